@@ -1,0 +1,100 @@
+"""Directories that appear whole or not at all, and digests of what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tfslim_core.errors import ModelError, OutputExistsError
+
+
+@contextmanager
+def whole_directory(out: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """A fresh directory to fill beside `out`; it takes the name `out` only when the block ends without an error.
+
+    A process that is killed half way leaves a directory whose name starts with a dot, which nothing takes for a result.
+
+    Raises:
+        OutputExistsError: `out` exists and `overwrite` is false.
+        ModelError: the folder that should hold `out` cannot be written to.
+    """
+    target = Path(os.path.abspath(out))
+    check_free(target, overwrite=overwrite)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.part-", dir=target.parent))
+    except OSError as error:
+        raise ModelError(f"cannot write {target}: {error.strerror}") from None
+    try:
+        aside.chmod(0o777 & ~_umask())
+        yield aside
+        _sync(aside)
+        _put_in_place(aside, target, overwrite=overwrite)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def check_free(target: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Refuse an output that is already there.
+
+    Raises:
+        OutputExistsError: it exists and `overwrite` is false.
+    """
+    if os.path.lexists(target) and not overwrite:
+        raise OutputExistsError(f"{os.fspath(target)} already exists; give --overwrite to replace it")
+
+
+def size(directory: Path) -> int:
+    """Bytes of all files below `directory`."""
+    return sum(path.stat().st_size for path in _files(directory))
+
+
+def digest(directory: Path) -> str:
+    """The sha256, as hex, over the lines `relative path NUL sha256 of the file LF`, sorted by path."""
+    total = hashlib.sha256()
+    for name in sorted(path.relative_to(directory).as_posix() for path in _files(directory)):
+        with (directory / name).open("rb") as file:
+            inner = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{name}\0{inner}\n".encode())
+    return total.hexdigest()
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    return (path for path in directory.rglob("*") if path.is_file())
+
+
+def _put_in_place(aside: Path, target: Path, *, overwrite: bool) -> None:
+    if not overwrite:
+        check_free(target, overwrite=False)
+        aside.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
+    try:
+        if os.path.lexists(target):
+            target.rename(old / "old")
+        try:
+            aside.rename(target)
+        except OSError:
+            if (old / "old").exists():
+                (old / "old").rename(target)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(directory: Path) -> None:
+    """Bring the files to disk before the rename makes them count."""
+    for path in _files(directory):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

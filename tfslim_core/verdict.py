@@ -1,0 +1,143 @@
+"""verdict.json: what a validation found, and whether the optimized model may be published.
+
+Other programs read this file; its keys are a contract. A metric that has no meaning somewhere is null.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tfslim_core.errors import ModelError
+
+Outcome = Literal["pass", "fail", "inconclusive"]
+FILE_NAME = "verdict.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="null")
+
+
+class Check(_Part):
+    """One gate expression on one dataset. `value` is null where the metric has no meaning; `slice` null is all of it."""
+
+    expr: str
+    value: float | None
+    bound: float
+    passed: bool
+    dataset: str
+    slice: str | None = None
+
+
+class ModelCosts(_Part):
+    """What one model costs, measured alone in fresh processes.
+
+    bytes: of the whole directory. load_seconds: until the first request could be answered. peak_rss_bytes: the
+    process's peak resident memory after load and requests. digest: sha256 hex (see storage.digest).
+    """
+
+    bytes: int
+    load_seconds: float | None
+    peak_rss_bytes: int | None
+    digest: str
+
+
+class Models(_Part):
+    """The two models that were compared."""
+
+    original: ModelCosts
+    optimized: ModelCosts
+
+
+class OutputMetrics(_Part):
+    """How one output of the optimized model differs from the original's, over a dataset.
+
+    Errors are in the output's own unit; rel_l2_error = ||optimized - original||_2 / ||original||_2;
+    top1_agreement and exact_match are shares of examples and of elements.
+    """
+
+    max_abs_error: float | None = None
+    mean_abs_error: float | None = None
+    p99_abs_error: float | None = None
+    rel_l2_error: float | None = None
+    cosine: float | None = None
+    top1_agreement: float | None = None
+    nan_mismatches: int | None = None
+    exact_match: float | None = None
+
+
+class Percentiles(_Part):
+    """Latency of one request, milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class LatencyPair(_Part):
+    """Latency by batch size (a decimal string, as JSON keys are)."""
+
+    original: dict[str, Percentiles] = Field(default_factory=dict)
+    optimized: dict[str, Percentiles] = Field(default_factory=dict)
+
+
+class LabelMetric(_Part):
+    """A metric against labels; difference = optimized - original."""
+
+    original: float | None
+    optimized: float | None
+    difference: float | None
+
+
+class WorstExample(_Part):
+    """An example that the two models answer most differently. `input` is shortened for reading."""
+
+    index: int
+    output: str
+    error: float | None
+    input: Any
+
+
+class DatasetResult(_Part):
+    """What was found on one dataset."""
+
+    examples: int
+    bad_records: int
+    outputs: dict[str, OutputMetrics] = Field(default_factory=dict)
+    latency_ms: LatencyPair = Field(default_factory=LatencyPair)
+    labels: dict[str, LabelMetric] | None = None
+    worst: list[WorstExample] = Field(default_factory=list)
+
+
+class Verdict(_Part):
+    """The whole of verdict.json."""
+
+    verdict: Outcome
+    reasons: list[str]
+    checks: list[Check]
+    models: Models
+    datasets: dict[str, DatasetResult]
+
+    def write(self, directory: Path) -> Path:
+        """Write verdict.json into `directory`; NaN and infinity become null."""
+        path = directory / FILE_NAME
+        path.write_text(self.model_dump_json(indent=2) + "\n")
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Verdict:
+        """Read a verdict.json.
+
+        Raises:
+            ModelError: it is missing or is not a verdict.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise ModelError(f"{path}: no verdict there ({error.strerror}); run: tfslim validate") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise ModelError(f"{path} is not a verdict: {where}: {first['msg']}") from None
