@@ -1,0 +1,406 @@
+"""A read-only view of a frozen graph, and the one function that makes a new one from it.
+
+A graph is valid when names are unique, every input resolves, dtypes agree and the interface is whole; `check` says so
+after every step. A large constant is a `Const` node without its `value` attribute; its value is the graph's weight of
+the same name. TensorFlow refuses such a node, so that none is ever taken for a zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfslim_core import ops
+from tfslim_core.errors import GraphError
+from tfslim_core.weights import Array, Weight, in_memory
+
+CONTROL = -1  # the port of a control input
+EXTERNAL_BYTES = 1024  # a constant of this many bytes or more is a weight
+NodeDef = Any  # tf.compat.v1.NodeDef; the protobuf classes have no types
+
+
+class Input(NamedTuple):
+    """Where a node's input comes from; `port` is CONTROL for a control input."""
+
+    node: str
+    port: int
+
+    def __str__(self) -> str:
+        if self.port == CONTROL:
+            return f"^{self.node}"
+        return f"{self.node}:{self.port}" if self.port else self.node
+
+
+def parse_input(text: str) -> Input:
+    """The source of an input as a NodeDef spells it: `^a`, `a` and `a:1` all come from node `a`."""
+    if text.startswith("^"):
+        return Input(text[1:], CONTROL)
+    name, colon, port = text.rpartition(":")
+    return Input(name, int(port)) if colon and port.isdigit() else Input(text, 0)
+
+
+def data_inputs(node: NodeDef) -> list[Input]:
+    """The node's data inputs, in order."""
+    return [parse_input(text) for text in node.input if not text.startswith("^")]
+
+
+def control_inputs(node: NodeDef) -> list[str]:
+    """Names of the nodes that must have run before this one."""
+    return [text[1:] for text in node.input if text.startswith("^")]
+
+
+class Reader(NamedTuple):
+    """One use of a node: the reading node's name, its input's position, and the port that it reads."""
+
+    node: str
+    position: int
+    port: int
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A GraphDef and the interface it must keep.
+
+    nodes: name -> NodeDef, in GraphDef order; a NodeDef is copied, never edited.
+    inputs, outputs: tensor names ("x:0") of the signatures and of asset paths. targets: nodes that are run for their
+    effect alone (the init op). weights: values of the large constants. rest: a GraphDef with library and versions only.
+    """
+
+    nodes: Mapping[str, NodeDef]
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    weights: Mapping[str, Weight] = field(default_factory=dict)
+    rest: Any = field(default_factory=tf.compat.v1.GraphDef)
+
+    @classmethod
+    def of(
+        cls,
+        graph_def: Any,
+        inputs: Iterable[str] = (),
+        outputs: Iterable[str] = (),
+        targets: Iterable[str] = (),
+        weights: Mapping[str, Weight] | None = None,
+    ) -> Graph:
+        """A checked view of a GraphDef; its large constants become weights.
+
+        Raises:
+            GraphError: the graph is not valid.
+        """
+        rest = tf.compat.v1.GraphDef(library=graph_def.library, versions=graph_def.versions)
+        twice = [name for name, count in Counter(node.name for node in graph_def.node).items() if count > 1]
+        if twice:
+            raise GraphError(f"{len(twice)} node names are used twice, the first is {twice[0]!r}")
+        nodes, large = _without_large_values(graph_def.node)
+        graph = cls(nodes, tuple(inputs), tuple(outputs), tuple(targets), {**(weights or {}), **large}, rest)
+        check(graph)
+        return graph
+
+    @cached_property
+    def functions(self) -> dict[str, Any]:
+        """The library: name -> FunctionDef."""
+        return {function.signature.name: function for function in self.rest.library.function}
+
+    @cached_property
+    def readers(self) -> dict[str, list[Reader]]:
+        """Who reads a node, data and control, in graph order. Names without readers are absent."""
+        found: dict[str, list[Reader]] = {}
+        for node in self.nodes.values():
+            for position, text in enumerate(node.input):
+                source = parse_input(text)
+                found.setdefault(source.node, []).append(Reader(node.name, position, source.port))
+        return found
+
+    @cached_property
+    def interface(self) -> frozenset[str]:
+        """Names of the nodes that signatures, assets and the init op name: they keep name and meaning."""
+        tensors = (*self.inputs, *self.outputs)
+        return frozenset(parse_input(tensor).node for tensor in tensors) | frozenset(self.targets)
+
+    @cached_property
+    def has_v1_control_flow(self) -> bool:
+        """Whether Switch, Merge or Enter decide here what runs."""
+        return any(node.op in ops.V1_CONTROL_FLOW for node in self.nodes.values())
+
+    def readers_of(self, name: str) -> list[Reader]:
+        """Who reads node `name`."""
+        return self.readers.get(name, [])
+
+    def value(self, name: str) -> Array:
+        """The value of the constant `name`.
+
+        Raises:
+            GraphError: it is not a constant, or its value is missing.
+        """
+        if name in self.weights:
+            return self.weights[name].read()
+        return constant_value(self.nodes[name])
+
+    def constant_shape(self, name: str) -> tuple[int, ...]:
+        """The shape of the constant `name`, without reading its value."""
+        if name in self.weights:
+            return self.weights[name].shape
+        return tuple(d.size for d in self.nodes[name].attr["value"].tensor.tensor_shape.dim)
+
+    def replace(
+        self,
+        new: Iterable[NodeDef] = (),
+        drop: Iterable[str] = (),
+        *,
+        weights: Mapping[str, Weight] | None = None,
+        library: Iterable[Any] | None = None,
+    ) -> Graph:
+        """A new, checked graph: without the nodes `drop`, with `new` in the place of nodes of the same name or at the end.
+
+        weights: added or put in place of those of the same name; a weight whose node is gone goes with it.
+        library: FunctionDefs to put in place of the whole library.
+
+        Raises:
+            GraphError: the result is not valid.
+        """
+        added = {node.name: node for node in new}
+        gone = set(drop) - set(added)
+        nodes = {name: added.pop(name, node) for name, node in self.nodes.items() if name not in gone}
+        nodes.update(added)
+        kept = {**self.weights, **(weights or {})}
+        rest = self.rest
+        if library is not None:
+            rest = tf.compat.v1.GraphDef(versions=rest.versions)
+            rest.library.CopyFrom(self.rest.library)
+            del rest.library.function[:]
+            rest.library.function.extend(library)
+        graph = replace(
+            self,
+            nodes=nodes,
+            weights={
+                name: kept[name]
+                for name, node in nodes.items()
+                if name in kept and node.op == "Const" and "value" not in node.attr
+            },
+            rest=rest,
+        )
+        check(graph)
+        return graph
+
+    def to_graph_def(self) -> Any:
+        """The GraphDef, weights left out."""
+        graph_def = tf.compat.v1.GraphDef()
+        graph_def.CopyFrom(self.rest)
+        graph_def.node.extend(self.nodes.values())
+        return graph_def
+
+    def fresh_names(self) -> NameMaker:
+        """A maker of names that no node has yet."""
+        return NameMaker(self.nodes)
+
+
+class NameMaker:
+    """Gives out names that are not taken, each once."""
+
+    def __init__(self, taken: Collection[str]) -> None:
+        self._taken = taken
+        self._given: set[str] = set()
+
+    def __call__(self, wish: str) -> str:
+        """`wish`, or the first of `wish_1`, `wish_2` … that is free."""
+        name, number = wish, 0
+        while name in self._taken or name in self._given:
+            number += 1
+            name = f"{wish}_{number}"
+        self._given.add(name)
+        return name
+
+
+def constant(name: str, value: Array, *, device: str = "") -> tuple[NodeDef, dict[str, Weight]]:
+    """A Const node; a large value is left out of it and given as a weight beside it."""
+    if value.nbytes >= EXTERNAL_BYTES and not value.dtype.hasobject:
+        return external_constant(name, in_memory(value), device=device)
+    node = tf.compat.v1.NodeDef(name=name, op="Const", device=device)
+    tensor = tf.make_tensor_proto(value)
+    node.attr["dtype"].type = tensor.dtype
+    node.attr["value"].tensor.CopyFrom(tensor)
+    return node, {}
+
+
+def external_constant(name: str, weight: Weight, *, device: str = "") -> tuple[NodeDef, dict[str, Weight]]:
+    """A Const node without a value, and its weight."""
+    node = tf.compat.v1.NodeDef(name=name, op="Const", device=device)
+    node.attr["dtype"].type = tf.as_dtype(weight.dtype).as_datatype_enum
+    return node, {name: weight}
+
+
+def make_node(op: str, name: str, inputs: Iterable[Input | str], *, device: str = "", **attributes: Any) -> NodeDef:
+    """A NodeDef. An attribute is a tf.DType, bool, int, float, str or bytes; others are set on the result."""
+    node = tf.compat.v1.NodeDef(name=name, op=op, device=device, input=[str(source) for source in inputs])
+    for key, value in attributes.items():
+        match value:
+            case tf.DType():
+                node.attr[key].type = value.as_datatype_enum
+            case bool():
+                node.attr[key].b = value
+            case int():
+                node.attr[key].i = value
+            case float():
+                node.attr[key].f = value
+            case str():
+                node.attr[key].s = value.encode()
+            case bytes():
+                node.attr[key].s = value
+            case _:
+                node.attr[key].CopyFrom(value)
+    return node
+
+
+def renamed(node: NodeDef, name: str, inputs: Iterable[Input | str] | None = None) -> NodeDef:
+    """A copy under another name and, where given, with other inputs."""
+    copy = tf.compat.v1.NodeDef()
+    copy.CopyFrom(node)
+    copy.name = name
+    if inputs is not None:
+        del copy.input[:]
+        copy.input.extend(str(source) for source in inputs)
+    return copy
+
+
+def rewired(node: NodeDef, sources: Mapping[Input, Input]) -> NodeDef:
+    """The node, or a copy that reads from elsewhere; control inputs come once each."""
+    new = [str(sources.get(source, source)) for source in map(parse_input, node.input)]
+    if new == [str(parse_input(text)) for text in node.input]:
+        return node
+    data = [text for text in new if not text.startswith("^")]
+    control = dict.fromkeys(text for text in new if text.startswith("^"))
+    return renamed(node, node.name, [*data, *control])
+
+
+def needed(graph: Graph, roots: Iterable[str]) -> set[str]:
+    """Names of the nodes that the nodes `roots` need, over data and control inputs, themselves included."""
+    found: set[str] = set()
+    todo = list(roots)
+    while todo:
+        name = todo.pop()
+        if name in found or name not in graph.nodes:
+            continue
+        found.add(name)
+        todo.extend(parse_input(text).node for text in graph.nodes[name].input)
+    return found
+
+
+def needed_functions(nodes: Iterable[NodeDef], functions: Mapping[str, Any]) -> set[str]:
+    """Names of the library functions that the nodes call, directly or through other functions."""
+    found: set[str] = set()
+    todo = [name for node in nodes for name in (*ops.called_functions(node), node.op)]
+    while todo:
+        name = todo.pop()
+        if name in found or name not in functions:
+            continue
+        found.add(name)
+        todo.extend(called for node in functions[name].node_def for called in (*ops.called_functions(node), node.op))
+    return found
+
+
+def execution_order(graph: Graph) -> list[str]:
+    """Node names, each after what it reads; among equals in GraphDef order. The back edge of a v1 loop does not count.
+
+    Raises:
+        GraphError: there is a cycle other than a v1 loop's.
+    """
+    waits = dict.fromkeys(graph.nodes, 0)
+    for name, node in graph.nodes.items():
+        sources = {parse_input(text).node for text in node.input}
+        if node.op in ("Merge", "RefMerge"):
+            sources = {s for s in sources if graph.nodes[s].op not in ("NextIteration", "RefNextIteration")}
+        waits[name] = len(sources)
+    order = [name for name, count in waits.items() if not count]
+    for name in order:
+        loops_back = graph.nodes[name].op in ("NextIteration", "RefNextIteration")
+        for reader in dict.fromkeys(reader.node for reader in graph.readers_of(name)):
+            if loops_back and graph.nodes[reader].op in ("Merge", "RefMerge"):
+                continue
+            waits[reader] -= 1
+            if not waits[reader]:
+                order.append(reader)
+    if len(order) < len(graph.nodes):
+        stuck = next(name for name, count in waits.items() if count)
+        raise GraphError(f"node {stuck!r} waits for its own result: the graph has a cycle")
+    return order
+
+
+def check(graph: Graph) -> None:
+    """Say whether a graph is valid.
+
+    Raises:
+        GraphError: an input does not resolve, a dtype does not fit, or a part of the interface is missing.
+    """
+    outputs: dict[str, list[int]] = {
+        name: ops.output_dtypes(node, graph.functions) for name, node in graph.nodes.items()
+    }
+    for name, node in graph.nodes.items():
+        if node.op == "Const" and "value" not in node.attr and name not in graph.weights:
+            raise GraphError(f"constant {name!r} has no value")
+        data = data_inputs(node)
+        for source in (*data, *(Input(control, CONTROL) for control in control_inputs(node))):
+            if source.node not in outputs:
+                raise GraphError(f"node {name!r} reads {str(source)!r}, which does not exist")
+        wanted = ops.input_dtypes(node, graph.functions)
+        if len(wanted) != len(data):
+            raise GraphError(f"node {name!r} ({node.op}) has {len(data)} inputs, the op takes {len(wanted)}")
+        for source, dtype in zip(data, wanted, strict=True):
+            if source.port >= len(outputs[source.node]):
+                raise GraphError(f"node {name!r} reads {str(source)!r}, which has {len(outputs[source.node])} outputs")
+            found = outputs[source.node][source.port]
+            if found != dtype and (dtype > ops.REF or found - ops.REF != dtype):
+                raise GraphError(
+                    f"node {name!r} ({node.op}) wants {_dtype_name(dtype)}, {str(source)!r} gives {_dtype_name(found)}"
+                )
+    for tensor in (*graph.inputs, *graph.outputs):
+        source = parse_input(tensor)
+        if source.port >= len(outputs.get(source.node, ())):
+            raise GraphError(f"tensor {tensor!r} of the interface does not exist")
+    for target in graph.targets:
+        if target not in outputs:
+            raise GraphError(f"node {target!r} of the interface does not exist")
+
+
+def _dtype_name(dtype: int) -> str:
+    return str(tf.as_dtype(dtype).name)
+
+
+def _without_large_values(nodes: Iterable[NodeDef]) -> tuple[dict[str, NodeDef], dict[str, Weight]]:
+    """The nodes by name, and the weights that were taken out of the large constants among them."""
+    bare: dict[str, NodeDef] = {}
+    weights: dict[str, Weight] = {}
+    for node in nodes:
+        bare[node.name] = node
+        if node.op != "Const" or "value" not in node.attr:
+            continue
+        tensor = node.attr["value"].tensor
+        dtype = tf.as_dtype(tensor.dtype)
+        elements = math.prod(d.size for d in tensor.tensor_shape.dim)
+        if dtype == tf.string or dtype.is_quantized or elements * dtype.size < EXTERNAL_BYTES:
+            continue
+        taken, weight = external_constant(node.name, in_memory(constant_value(node)), device=node.device)
+        taken.input.extend(node.input)
+        bare[node.name] = taken
+        weights |= weight
+    return bare, weights
+
+
+def constant_value(node: NodeDef) -> Array:
+    """The value that a Const node holds itself.
+
+    Raises:
+        GraphError: it is not a constant, or its value is missing or damaged.
+    """
+    if node.op != "Const" or "value" not in node.attr:
+        raise GraphError(f"node {node.name!r} ({node.op}) has no constant value")
+    try:
+        value: Array = tf.make_ndarray(node.attr["value"].tensor)
+    except (TypeError, ValueError) as error:
+        raise GraphError(f"constant {node.name!r} cannot be read: {error}") from None
+    return value

@@ -1,0 +1,146 @@
+"""What TensorFlow's op registry says of a node: its arguments, dtypes, defaults and side effects.
+
+Dtypes here are `DataType` enum numbers as a NodeDef holds them; a ref dtype is the base dtype plus 100.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from tfslim_core._tf_private import registered_op
+from tfslim_core.errors import GraphError
+
+REF = 100
+
+# Stateful to the registry because they hold or read state, or draw random numbers; leaving one out changes nothing
+# for anybody who does not read its output.
+_READ_ONLY = frozenset(
+    """
+    VarHandleOp VariableV2 Variable ReadVariableOp ResourceGather ResourceGatherNd VarIsInitializedOp VariableShape
+    IsVariableInitialized HashTableV2 HashTable MutableHashTableV2 MutableHashTable MutableHashTableOfTensorsV2
+    MutableDenseHashTableV2 AnonymousHashTable AnonymousMutableHashTable AnonymousMutableHashTableOfTensors
+    AnonymousMutableDenseHashTable LookupTableFindV2 LookupTableFind LookupTableSizeV2 LookupTableSize
+    LookupTableExportV2 Placeholder PlaceholderV2 PlaceholderWithDefault
+    RandomUniform RandomUniformInt RandomStandardNormal RandomGamma RandomPoisson RandomPoissonV2 RandomShuffle
+    TruncatedNormal Multinomial ParameterizedTruncatedNormal StatefulUniform StatefulStandardNormalV2
+    TensorArrayV3 TensorArraySizeV3 TensorArrayReadV3 TensorArrayGatherV3 TensorArrayConcatV3 StackV2
+    OptionalFromValue OptionalNone OptionalGetValue OptionalHasValue
+    """.split()
+)
+# Ops through which v1 control flow decides what runs: a control edge from one of these carries "this branch is live".
+V1_CONTROL_FLOW = frozenset(
+    "Switch RefSwitch Merge RefMerge Enter RefEnter Exit RefExit NextIteration RefNextIteration LoopCond".split()
+)
+CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+
+Functions = Mapping[str, Any]  # name -> FunctionDef
+
+
+def op_def(op: str, functions: Functions) -> Any:
+    """The OpDef of an op or of a library function.
+
+    Raises:
+        GraphError: neither the registry nor the library knows it.
+    """
+    found = functions[op].signature if op in functions else registered_op(op)
+    if found is None:
+        raise GraphError(f"op {op!r} is not known to this TensorFlow; a custom op's library has to be loaded first")
+    return found
+
+
+def attribute(node: Any, name: str, functions: Functions) -> Any:
+    """An attribute's AttrValue, or its registered default when it was stripped for being equal to it.
+
+    Raises:
+        GraphError: the attribute is missing and has no default.
+    """
+    if name in node.attr:
+        return node.attr[name]
+    for declared in op_def(node.op, functions).attr:
+        if declared.name == name and declared.HasField("default_value"):
+            return declared.default_value
+    raise GraphError(f"node {node.name!r} ({node.op}) lacks the attribute {name!r}")
+
+
+def argument_dtypes(node: Any, arguments: Iterable[Any], functions: Functions) -> list[tuple[str, list[int]]]:
+    """Per argument of the OpDef: its name and the dtypes of its tensors.
+
+    Raises:
+        GraphError: an attribute that the dtypes hang on is missing.
+    """
+    found = []
+    for argument in arguments:
+        if argument.type_list_attr:
+            dtypes = list(attribute(node, argument.type_list_attr, functions).list.type)
+        else:
+            dtype = argument.type or attribute(node, argument.type_attr, functions).type
+            count = attribute(node, argument.number_attr, functions).i if argument.number_attr else 1
+            dtypes = [dtype] * count
+        found.append((argument.name, [d + REF for d in dtypes] if argument.is_ref else dtypes))
+    return found
+
+
+def input_dtypes(node: Any, functions: Functions) -> list[int]:
+    """The dtypes of a node's data inputs, in order."""
+    arguments = op_def(node.op, functions).input_arg
+    return [dtype for _, dtypes in argument_dtypes(node, arguments, functions) for dtype in dtypes]
+
+
+def output_dtypes(node: Any, functions: Functions) -> list[int]:
+    """The dtypes of a node's outputs, in order."""
+    arguments = op_def(node.op, functions).output_arg
+    return [dtype for _, dtypes in argument_dtypes(node, arguments, functions) for dtype in dtypes]
+
+
+def output_ports(node: Any, functions: Functions) -> dict[str, int]:
+    """For each output argument, the number of its first tensor: what `node:argument:index` of a function counts from."""
+    ports: dict[str, int] = {}
+    start = 0
+    for name, dtypes in argument_dtypes(node, op_def(node.op, functions).output_arg, functions):
+        ports[name] = start
+        start += len(dtypes)
+    return ports
+
+
+def called_functions(node: Any) -> Iterator[str]:
+    """Names of the library functions that a node's attributes name."""
+    for value in node.attr.values():
+        kind = value.WhichOneof("value")
+        if kind == "func":
+            yield value.func.name
+            yield from _nested_names(value.func)
+        elif kind == "list":
+            for function in value.list.func:
+                yield function.name
+                yield from _nested_names(function)
+
+
+def _nested_names(function: Any) -> Iterator[str]:
+    for value in function.attr.values():
+        if value.WhichOneof("value") == "func":
+            yield value.func.name
+            yield from _nested_names(value.func)
+
+
+def is_stateful(node: Any, functions: Functions) -> bool:
+    """Whether the registry calls the op stateful: it may not be merged, folded or run twice."""
+    return bool(op_def(node.op, functions).is_stateful)
+
+
+def has_effect(node: Any, functions: Functions, _inside: frozenset[str] = frozenset()) -> bool:
+    """Whether running the node does something besides giving its outputs: an assignment, an assert, a print, a file.
+
+    A call or a branch has an effect when a node of its functions has one.
+    """
+    if node.op in _READ_ONLY or not is_stateful(node, functions):
+        return False
+    if node.op in CALLS or node.op in functions or node.op in ("If", "While", "Case"):
+        names = [*called_functions(node), *([node.op] if node.op in functions else [])]
+        return any(
+            name in _inside
+            or name not in functions
+            or any(has_effect(inner, functions, _inside | {name}) for inner in functions[name].node_def)
+            for name in names
+        )
+    return True

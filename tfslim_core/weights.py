@@ -1,0 +1,78 @@
+"""The value of a large constant, read only when it is needed.
+
+A model of many GB passes through tfslim tensor by tensor: a graph holds a `Weight` for each large constant, and what
+reads it (a checkpoint, a safetensors file, a fold of another weight) runs when a value is asked for, and each time it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfslim_core.errors import ModelError
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """How a weight is stored instead of as itself.
+
+    encoding: a name in `encodings`. parts: what is stored, by role ("codes", "scale").
+    """
+
+    encoding: str
+    parts: Mapping[str, Weight]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes stored."""
+        return sum(part.nbytes for part in self.parts.values())
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A constant of known dtype and shape whose value is computed or read by `read`.
+
+    encoded: set when the weight is stored encoded; `read` then gives the decoded value.
+    """
+
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+    read: Callable[[], Array] = field(repr=False, compare=False)
+    encoded: Encoded | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the value, decoded."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that the weight takes in a bundle or a checkpoint."""
+        return self.encoded.nbytes if self.encoded else self.nbytes
+
+    def map(self, function: Callable[[Array], Array], shape: tuple[int, ...] | None = None) -> Weight:
+        """The weight that `function` makes of this one's value; same dtype, `shape` unless told the same.
+
+        Raises (on reading):
+            ModelError: the function gave another shape or dtype than was announced.
+        """
+        wanted = self.shape if shape is None else shape
+
+        def read() -> Array:
+            value = function(self.read())
+            if value.shape != wanted or value.dtype != self.dtype:
+                raise ModelError(f"a weight came out as {value.dtype}{value.shape}, not {self.dtype}{wanted}")
+            return value
+
+        return Weight(self.dtype, wanted, read)
+
+
+def in_memory(value: Array) -> Weight:
+    """A weight whose value is at hand."""
+    return Weight(value.dtype, value.shape, lambda: value)
