@@ -25,7 +25,7 @@ _READ_ONLY = frozenset(
     RandomUniform RandomUniformInt RandomStandardNormal RandomGamma RandomPoisson RandomPoissonV2 RandomShuffle
     TruncatedNormal Multinomial ParameterizedTruncatedNormal StatefulUniform StatefulStandardNormalV2
     TensorArrayV3 TensorArraySizeV3 TensorArrayReadV3 TensorArrayGatherV3 TensorArrayConcatV3 StackV2
-    OptionalFromValue OptionalNone OptionalGetValue OptionalHasValue
+    RestoreV2 Restore RestoreSlice OptionalFromValue OptionalNone OptionalGetValue OptionalHasValue
     """.split()
 )
 # Ops through which v1 control flow decides what runs: a control edge from one of these carries "this branch is live".

@@ -49,6 +49,20 @@ def check_free(target: str | os.PathLike[str], *, overwrite: bool) -> None:
         raise OutputExistsError(f"{os.fspath(target)} already exists; give --overwrite to replace it")
 
 
+def inside(folder: Path, name: str, root: Path) -> Path:
+    """The path `folder / name`, when it leads to a file within `root` even through symlinks.
+
+    Raises:
+        ModelError: it is absolute, leads elsewhere, or is not there.
+    """
+    found = folder / name
+    if os.path.isabs(name) or not found.resolve().is_relative_to(root.resolve()):
+        raise ModelError(f"{root}: the file {name!r} leads outside the model")
+    if not found.is_file():
+        raise ModelError(f"{root}: the file {name!r} is missing from {folder.name}/")
+    return found
+
+
 def size(directory: Path) -> int:
     """Bytes of all files below `directory`."""
     return sum(path.stat().st_size for path in _files(directory))

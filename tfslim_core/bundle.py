@@ -1,0 +1,320 @@
+"""A bundle: what the stages hand to each other. A frozen graph, its weights, and all that a servable needs beside them.
+
+    graph.pb              the GraphDef, large constants without their values
+    weights.safetensors   those values by node name: `NAME`, or `NAME#part` for each part of an encoded weight,
+                          or `NAME#variable` for the value of what stayed a variable
+    manifest.json         signatures, tags, init op, assets, where it came from, what was done to it
+    assets/, assets.extra/
+
+Weights are read when they are asked for, one at a time, so that a model of many GB passes through.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import ParseError as JsonError
+from google.protobuf.message import DecodeError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from tensorflow.core.protobuf import meta_graph_pb2
+
+from tfslim_core import encodings, storage
+from tfslim_core.errors import ModelError
+from tfslim_core.graph import Graph
+from tfslim_core.weights import Array, Encoded, Weight
+
+_SCHEMA = 1
+_DTYPES = {
+    "bool": "BOOL",
+    "uint8": "U8",
+    "int8": "I8",
+    "uint16": "U16",
+    "int16": "I16",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "uint32": "U32",
+    "int32": "I32",
+    "float32": "F32",
+    "uint64": "U64",
+    "int64": "I64",
+    "float64": "F64",
+    "complex64": "C64",
+}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class AssetEntry(_Part):
+    """A file below assets/, and the tensor that the loader feeds with its path."""
+
+    tensor: str
+    filename: str
+
+
+class Source(_Part):
+    """The SavedModel that a bundle was frozen from. bytes: of its directory; live_parameters: elements that it serves."""
+
+    path: str
+    digest: str
+    bytes: int
+    live_parameters: int
+    tensorflow_version: str
+    producer: int
+    nodes: int
+    where: dict[str, int] = Field(default_factory=dict)
+
+
+class Skip(_Part):
+    """A place that a step left alone, and why."""
+
+    node: str
+    reason: str
+
+
+class StepEntry(_Part):
+    """One thing that was done to the graph. bytes: of the weights as stored."""
+
+    name: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    changes: int
+    nodes_before: int
+    nodes_after: int
+    bytes_before: int
+    bytes_after: int
+    skipped: list[Skip] = Field(default_factory=list)
+    seconds: float = 0.0
+
+
+class WeightEntry(_Part):
+    """How a weight is stored, for the report. placement: where it is decoded."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    bytes_before: int
+    bytes_after: int
+    encoding: str
+    placement: Literal["rows", "load", "graph", "none"]
+    reason: str
+    harm: float | None = None
+
+
+class Manifest(_Part):
+    """manifest.json. signatures: SignatureDefs in protobuf's JSON form. inputs, outputs, targets: the graph's roots."""
+
+    schema_version: int = _SCHEMA
+    tags: list[str]
+    signatures: dict[str, dict[str, Any]]
+    init_op: str | None
+    init_signature: bool = False
+    assets: list[AssetEntry] = Field(default_factory=list)
+    encoded: dict[str, str] = Field(default_factory=dict)
+    kept_variables: dict[str, str] = Field(default_factory=dict)
+    dropped: list[str] = Field(default_factory=list)
+    source: Source
+    steps: list[StepEntry] = Field(default_factory=list)
+    weights: list[WeightEntry] = Field(default_factory=list)
+
+    def signature_defs(self) -> dict[str, Any]:
+        """The signatures as SignatureDefs, by name.
+
+        Raises:
+            ModelError: one is not valid.
+        """
+        try:
+            return {k: ParseDict(v, meta_graph_pb2.SignatureDef()) for k, v in sorted(self.signatures.items())}
+        except JsonError as error:
+            raise ModelError(f"the bundle's manifest holds a damaged signature: {error}") from None
+
+
+def signature_json(signature: Any) -> dict[str, Any]:
+    """A SignatureDef in protobuf's JSON form."""
+    found: dict[str, Any] = MessageToDict(signature, preserving_proto_field_name=True)
+    return found
+
+
+def tensor_names(info: Any) -> list[str]:
+    """The tensors of a signature's entry: one, or the components of a sparse or composite tensor."""
+    match info.WhichOneof("encoding"):
+        case "coo_sparse":
+            sparse = info.coo_sparse
+            return [sparse.values_tensor_name, sparse.indices_tensor_name, sparse.dense_shape_tensor_name]
+        case "composite_tensor":
+            return [name for component in info.composite_tensor.components for name in tensor_names(component)]
+    return [info.name]
+
+
+def roots(signatures: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Input and output tensor names of all signatures, each once."""
+    inputs = [n for s in signatures.values() for _, i in sorted(s.inputs.items()) for n in tensor_names(i)]
+    outputs = [n for s in signatures.values() for _, i in sorted(s.outputs.items()) for n in tensor_names(i)]
+    return list(dict.fromkeys(inputs)), list(dict.fromkeys(outputs))
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A frozen model between two stages.
+
+    variables: values of what stayed a variable, by node name. files: the directory with assets/ and assets.extra/.
+    """
+
+    graph: Graph
+    manifest: Manifest
+    files: Path
+    variables: Mapping[str, Weight] = field(default_factory=dict)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all weights, as they are stored."""
+        return sum(weight.stored_bytes for weight in self.graph.weights.values())
+
+    def write(self, directory: Path) -> None:
+        """Write the bundle into an empty directory."""
+        encoded = {n: w.encoded.encoding for n, w in sorted(self.graph.weights.items()) if w.encoded is not None}
+        manifest = self.manifest.model_copy(update={"encoded": encoded})
+        graph_def = self.graph.to_graph_def()
+        (directory / "graph.pb").write_bytes(graph_def.SerializeToString(deterministic=True))
+        write_safetensors(directory / "weights.safetensors", dict(_stored(self.graph.weights, self.variables)))
+        (directory / "manifest.json").write_text(manifest.model_dump_json(indent=1) + "\n")
+        copy_files(self.files, directory, [asset.filename for asset in manifest.assets])
+
+
+def copy_files(source: Path, target: Path, assets: Iterable[str]) -> None:
+    """Copy the asset files that are named, and all of assets.extra/; what a symlink brings from elsewhere is refused.
+
+    Raises:
+        ModelError: a file is missing or lies outside of `source`.
+    """
+    wanted = [("assets", name) for name in dict.fromkeys(assets)]
+    extra = source / "assets.extra"
+    wanted += [("assets.extra", p.relative_to(extra).as_posix()) for p in sorted(extra.rglob("*")) if not p.is_dir()]
+    for folder, name in wanted:
+        file = storage.inside(source / folder, name, source)
+        (target / folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target / folder / name)
+
+
+def is_bundle(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` looks like a bundle."""
+    return (Path(path) / "manifest.json").is_file()
+
+
+def read_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Open a bundle; weights stay on disk.
+
+    Raises:
+        ModelError: it is missing or damaged.
+    """
+    root = Path(path)
+    if not root.exists():
+        raise ModelError(f"{root}: no such directory")
+    if not is_bundle(root):
+        hint = "; it is a SavedModel: run tfslim freeze first" if (root / "saved_model.pb").exists() else ""
+        raise ModelError(f"{root} is not a bundle: it holds no manifest.json{hint}")
+    try:
+        manifest = Manifest.model_validate_json(storage.inside(root, "manifest.json", root).read_bytes())
+        graph_def = tf.compat.v1.GraphDef.FromString(storage.inside(root, "graph.pb", root).read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise ModelError(f"{root}: manifest.json is damaged: {where}: {first['msg']}") from None
+    except (DecodeError, OSError) as error:
+        raise ModelError(f"{root}: graph.pb cannot be read: {error}") from None
+    if manifest.schema_version != _SCHEMA:
+        raise ModelError(f"{root} is a bundle of version {manifest.schema_version}; this tfslim reads {_SCHEMA}")
+    for asset in manifest.assets:
+        storage.inside(root / "assets", asset.filename, root)
+    weights, variables = _opened(storage.inside(root, "weights.safetensors", root), manifest.encoded)
+    inputs, outputs = roots(manifest.signature_defs())
+    graph = Graph.of(
+        graph_def,
+        [*inputs, *(asset.tensor for asset in manifest.assets)],
+        outputs,
+        [manifest.init_op] if manifest.init_op else [],
+        weights,
+    )
+    return Bundle(graph, manifest, root, variables)
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Weight]) -> None:
+    """Write a safetensors file one tensor at a time (the format: an 8-byte length, a JSON header, the bytes).
+
+    The library's own writer wants all of them in memory. Wide dtypes come first, so that each tensor is aligned.
+    """
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    header: dict[str, Any] = {}
+    start = 0
+    for name in order:
+        weight = tensors[name]
+        end = start + weight.nbytes
+        header[name] = {"dtype": _DTYPES[weight.dtype.name], "shape": list(weight.shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for name in order:
+            value = np.ascontiguousarray(tensors[name].read())
+            if value.nbytes:
+                file.write(value.reshape(-1).view(np.uint8).data)
+
+
+def _stored(weights: Mapping[str, Weight], variables: Mapping[str, Weight]) -> Iterable[tuple[str, Weight]]:
+    for name, weight in weights.items():
+        if weight.encoded is None:
+            yield name, weight
+        else:
+            yield from ((f"{name}#{role}", part) for role, part in weight.encoded.parts.items())
+    for name, weight in variables.items():
+        yield f"{name}#variable", weight
+
+
+def _opened(file: Path, encoded: Mapping[str, str]) -> tuple[dict[str, Weight], dict[str, Weight]]:
+    """Weights and variables of a safetensors file, unread."""
+    plain: dict[str, Weight] = {}
+    parts: dict[str, dict[str, Weight]] = {}
+    numpy_names = {short: name for name, short in _DTYPES.items()}
+    try:
+        opened = safe_open(str(file), framework="numpy")
+        for key in opened.keys():  # type: ignore[no-untyped-call]  # noqa: SIM118  # not a mapping
+            piece = opened.get_slice(key)
+            dtype = np.dtype(tf.as_dtype(numpy_names[piece.get_dtype()]).as_numpy_dtype)
+            weight = Weight(dtype, tuple(piece.get_shape()), _reader(file, key, dtype))
+            name, hash_sign, role = key.partition("#")
+            if hash_sign:
+                parts.setdefault(name, {})[role] = weight
+            else:
+                plain[name] = weight
+    except (SafetensorError, KeyError, OSError) as error:
+        raise ModelError(f"{file} is damaged: {error}") from None
+    variables = {name: found.pop("variable") for name, found in parts.items() if "variable" in found}
+    for name, encoding in encoded.items():
+        if not parts.get(name):
+            raise ModelError(f"{file} lacks the encoded weight {name!r}")
+        plain[name] = encodings.decoded(Encoded(encoding, parts[name]))
+    return plain, variables
+
+
+def _reader(file: Path, key: str, dtype: np.dtype[np.generic]) -> Any:
+    def read() -> Array:
+        try:
+            with safe_open(str(file), framework="numpy") as opened:
+                value: Array = opened.get_tensor(key)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{file} cannot be read at {key!r}: {error}") from None
+        return value.view(dtype) if value.dtype != dtype else value
+
+    return read

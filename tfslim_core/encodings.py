@@ -1,0 +1,116 @@
+"""How a weight is stored: a NumPy encoder, and the few stock TensorFlow ops that decode it to the same bits.
+
+An encoding turns a float array into parts ("codes", "scale") and back. Where the decoding ops are put (after a gather,
+at load, in the graph) is a placement's business; see `quantize.placements`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from tfslim_core.errors import TransformError, nearest
+from tfslim_core.graph import Input, NodeDef, make_node
+from tfslim_core.weights import Array, Encoded, Weight, in_memory
+
+
+class NotEncodableError(Exception):
+    """The values would not survive; the message is the reason. The weight is left as it is."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """encode(values, axes) -> parts, and the decoding in NumPy and in TensorFlow.
+
+    axes: those that a scale is shared along; () means a scale per element of nothing, i.e. encodings without scales.
+    encode raises NotEncodableError.
+    """
+
+    name: str
+    encode: Callable[[Array, tuple[int, ...]], Mapping[str, Array]]
+    decode: Callable[[Mapping[str, Array]], Array]
+    decoding_ops: Callable[[str, Mapping[str, Input], Mapping[str, tf.DType]], list[NodeDef]]
+    needs_scale: bool
+
+
+def encoding(name: str) -> Encoding:
+    """The encoding called `name`.
+
+    Raises:
+        TransformError: there is none; the nearest is suggested.
+    """
+    if name not in ENCODINGS:
+        raise TransformError(f"no encoding {name!r}{nearest(name, ENCODINGS)} There are: {', '.join(ENCODINGS)}")
+    return ENCODINGS[name]
+
+
+def encoded(weight: Weight, name: str, axes: tuple[int, ...]) -> Weight:
+    """The weight stored in an encoding. Its value is read now; it reads as the decoded value from then on.
+
+    Raises:
+        NotEncodableError: it is not float32, holds NaN or infinity, or values that the encoding cannot hold.
+    """
+    if weight.dtype != np.float32:
+        raise NotEncodableError(f"it is {weight.dtype.name}, not float32")
+    value = weight.read()
+    if not np.isfinite(value).all():
+        raise NotEncodableError("it holds NaN or infinity")
+    parts = encoding(name).encode(value, axes)
+    return decoded(Encoded(name, {role: in_memory(part) for role, part in parts.items()}))
+
+
+def decoded(stored: Encoded) -> Weight:
+    """The weight that is stored as `stored`."""
+    codes, scheme = stored.parts["codes"], encoding(stored.encoding)
+
+    def read() -> Array:
+        return scheme.decode({role: part.read() for role, part in stored.parts.items()})
+
+    return Weight(np.dtype(np.float32), codes.shape, read, stored)
+
+
+def _encode_float16(value: Array, axes: tuple[int, ...]) -> Mapping[str, Array]:
+    del axes
+    if value.size and np.abs(value).max() > np.finfo(np.float16).max:
+        raise NotEncodableError("its largest value is beyond what float16 can hold (65504)")
+    return {"codes": value.astype(np.float16)}
+
+
+def _decode_float16(parts: Mapping[str, Array]) -> Array:
+    return parts["codes"].astype(np.float32)
+
+
+def _float16_ops(name: str, parts: Mapping[str, Input], dtypes: Mapping[str, tf.DType]) -> list[NodeDef]:
+    return [make_node("Cast", name, [parts["codes"]], SrcT=dtypes["codes"], DstT=tf.float32)]
+
+
+def _encode_int8(value: Array, axes: tuple[int, ...]) -> Mapping[str, Array]:
+    """Symmetric: scale = max |value| / 127 along `axes`, code = round(value / scale) in -127..127; a zero keeps code 0.
+
+    A slice of zeros has scale 0 in the formula; it gets 1, so that nothing is divided by it.
+    """
+    highest = value.max(axis=axes, keepdims=True, initial=0)
+    lowest = value.min(axis=axes, keepdims=True, initial=0)
+    scale = np.maximum(highest, -lowest).astype(np.float32) / np.float32(127)
+    scale[scale < np.finfo(np.float32).tiny] = 1  # so small a slice becomes zeros; a subnormal scale is not exact
+    steps = np.divide(value, scale, dtype=np.float32)
+    np.clip(np.rint(steps, out=steps), -127, 127, out=steps)
+    return {"codes": steps.astype(np.int8), "scale": scale}
+
+
+def _decode_int8(parts: Mapping[str, Array]) -> Array:
+    return parts["codes"].astype(np.float32) * parts["scale"]
+
+
+def _int8_ops(name: str, parts: Mapping[str, Input], dtypes: Mapping[str, tf.DType]) -> list[NodeDef]:
+    cast = make_node("Cast", f"{name}/cast", [parts["codes"]], SrcT=dtypes["codes"], DstT=tf.float32)
+    return [cast, make_node("Mul", name, [cast.name, parts["scale"]], T=tf.float32)]
+
+
+ENCODINGS: Mapping[str, Encoding] = {
+    "float16": Encoding("float16", _encode_float16, _decode_float16, _float16_ops, needs_scale=False),
+    "int8": Encoding("int8", _encode_int8, _decode_int8, _int8_ops, needs_scale=True),
+}

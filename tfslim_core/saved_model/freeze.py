@@ -1,0 +1,234 @@
+"""Freeze a SavedModel: from a MetaGraph with variables and calls to a bundle with constants and neither."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2
+
+from tfslim_core import ops, storage
+from tfslim_core.bundle import AssetEntry, Bundle, Manifest, Source, roots, signature_json
+from tfslim_core.errors import GraphError, ModelError
+from tfslim_core.graph import (
+    CONTROL,
+    Graph,
+    NodeDef,
+    execution_order,
+    make_node,
+    needed,
+    needed_functions,
+    parse_input,
+    renamed,
+)
+from tfslim_core.saved_model.freeze_variables import freeze_variables
+from tfslim_core.saved_model.inline_functions import Inlined, inline_functions
+from tfslim_core.saved_model.read import SavedModel, open_checkpoint
+from tfslim_core.saved_model.restore import Restored, restored
+
+# Attributes that are stale as soon as a node moves: whom it sits with, and shapes that imports then check.
+_STALE = ("_class", "_output_shapes")
+
+
+def freeze_saved_model(model: SavedModel) -> Bundle:
+    """Freeze every variable that the model's signatures read, inline calls, and drop what no signature needs.
+
+    Weights are not read: the bundle's are read from the checkpoint when they are written.
+
+    Raises:
+        ModelError: the checkpoint is damaged or lacks a tensor.
+        GraphError: the graph is not valid, or has an op that this TensorFlow does not know.
+    """
+    graph_def = model.meta_graph.graph_def
+    saver = model.meta_graph.saver_def
+    restore = [saver.restore_op_name.split(":")[0]] if model.checkpoint and saver.restore_op_name else []
+    inputs, outputs = roots(model.signatures)
+    inputs += [asset.tensor for asset in model.assets]
+    init = [model.init_op] if model.init_op else []
+    inlined = _inlined(graph_def, [*inputs, *outputs, *init, *restore])
+    outputs = [inlined.tensor(tensor) for tensor in outputs]
+    inputs = [_input(inlined, tensor, model) for tensor in inputs]
+    graph = _graph(graph_def, inlined.nodes, inputs, outputs, [*init, *restore])
+    state = restored(model, graph, restore[0], saver.filename_tensor_name) if restore else Restored({}, [], {}, [])
+    graph, init_op = _without_restore(graph, init, state)
+    frozen = freeze_variables(graph, state.variables)
+    graph = drop_idle_control_inputs(frozen.graph)
+    graph = only_needed(graph)
+    kept = {name: reason for name, reason in frozen.kept.items() if name in graph.nodes}
+    signatures = {
+        name: signature_json(_moved(signature, inlined)) for name, signature in sorted(model.signatures.items())
+    }
+    manifest = Manifest(
+        tags=list(model.tags),
+        signatures=signatures,
+        init_op=init_op,
+        init_signature="__saved_model_init_op" in model.meta_graph.signature_def,
+        assets=[AssetEntry(tensor=asset.tensor, filename=asset.filename) for asset in model.assets],
+        kept_variables=kept,
+        dropped=_dropped(model, graph),
+        source=_source(model, graph),
+    )
+    variables = {name: state.variables[name] for name in kept if name in state.variables}
+    return Bundle(graph, manifest, model.path, variables)
+
+
+def _inlined(graph_def: Any, tensors: Iterable[str]) -> Inlined:
+    """The nodes that the tensors and nodes need, calls inlined, stale attributes gone."""
+    functions = {function.signature.name: function for function in graph_def.library.function}
+    everything = Graph({node.name: node for node in graph_def.node})
+    names = [parse_input(tensor).node for tensor in tensors]
+    for name in names:
+        if name not in everything.nodes:
+            raise GraphError(f"node {name!r}, which a signature, the init op or the saver names, does not exist")
+    wanted = needed(everything, names)
+    for name in wanted:
+        for text in everything.nodes[name].input:
+            if parse_input(text).node not in everything.nodes:
+                raise GraphError(f"node {name!r} reads {text!r}, which does not exist")
+    inlined = inline_functions((node for node in graph_def.node if node.name in wanted), functions)
+    for name in names:
+        if name not in inlined.nodes and name in inlined.waits:
+            # The init or restore op was a call; to run it is to run what the call did.
+            inlined.nodes[name] = make_node("NoOp", name, [f"^{w}" for w in inlined.waits[name]])
+    for name, node in inlined.nodes.items():
+        if any(key in node.attr for key in _STALE):
+            inlined.nodes[name] = renamed(node, name)
+            for key in _STALE:
+                inlined.nodes[name].attr.pop(key, None)
+    return inlined
+
+
+def _input(inlined: Inlined, tensor: str, model: SavedModel) -> str:
+    moved = inlined.tensor(tensor)
+    source = parse_input(tensor)
+    if moved != f"{source.node}:{source.port}":
+        raise ModelError(f"{model.path}: the input {tensor!r} of a signature is computed by a function call")
+    return moved
+
+
+def _graph(
+    graph_def: Any, nodes: Mapping[str, NodeDef], inputs: list[str], outputs: list[str], targets: list[str]
+) -> Graph:
+    pruned = tf.compat.v1.GraphDef(versions=graph_def.versions)
+    pruned.node.extend(nodes.values())
+    functions = {function.signature.name: function for function in graph_def.library.function}
+    wanted = needed_functions(pruned.node, functions)
+    for name, function in functions.items():
+        if name in wanted:
+            added = pruned.library.function.add()
+            added.CopyFrom(function)
+            for node in added.node_def:
+                for key in _STALE:
+                    node.attr.pop(key, None)
+    return Graph.of(pruned, inputs, outputs, targets)
+
+
+def _without_restore(graph: Graph, init: list[str], state: Restored) -> tuple[Graph, str | None]:
+    """The graph as the signatures and the init op need it, and the init op's name.
+
+    State that the checkpoint keeps besides variables (the content of a mutable table) is put in by the init op.
+    """
+    extra = [node for node in state.others if node.name not in graph.nodes or node != graph.nodes[node.name]]
+    if state.effects:
+        name = graph.fresh_names()("restored_state")
+        controls = [f"^{effect}" for effect in (*state.effects, *init)]
+        extra.append(make_node("NoOp", name, controls))
+        init = [name]
+    graph = graph.replace(extra, weights=state.weights)
+    graph = Graph(graph.nodes, graph.inputs, graph.outputs, tuple(init), graph.weights, graph.rest)
+    return only_needed(graph), (init[0] if init else None)
+
+
+def only_needed(graph: Graph) -> Graph:
+    """The graph without nodes and functions that its interface does not need."""
+    wanted = needed(graph, graph.interface)
+    kept = [node for name, node in graph.nodes.items() if name in wanted]
+    functions = needed_functions(kept, graph.functions)
+    library = [function for name, function in graph.functions.items() if name in functions]
+    return graph.replace(drop=set(graph.nodes) - wanted, library=library)
+
+
+def drop_idle_control_inputs(graph: Graph) -> Graph:
+    """Without control inputs from nodes that neither have an effect nor wait for one.
+
+    Such an edge orders nothing that anybody could see, and keeps its source alive. Edges from v1 control flow stay:
+    they carry whether a branch is live.
+    """
+    busy: set[str] = set()
+    for name in execution_order(graph):
+        node = graph.nodes[name]
+        if (
+            node.op in ops.V1_CONTROL_FLOW
+            or ops.has_effect(node, graph.functions)
+            or any(parse_input(text).node in busy for text in node.input)
+        ):
+            busy.add(name)
+    new = []
+    for name, node in graph.nodes.items():
+        sources = [parse_input(text) for text in node.input]
+        kept = [source for source in sources if source.port != CONTROL or source.node in busy]
+        if len(kept) < len(sources):
+            new.append(renamed(node, name, kept))
+    return graph.replace(new) if new else graph
+
+
+def _moved(signature: Any, inlined: Inlined) -> Any:
+    """The signature, naming tensors where they are now."""
+    copy = meta_graph_pb2.SignatureDef()
+    copy.CopyFrom(signature)
+
+    def move(info: Any) -> None:
+        match info.WhichOneof("encoding"):
+            case "coo_sparse":
+                for field in ("values_tensor_name", "indices_tensor_name", "dense_shape_tensor_name"):
+                    setattr(info.coo_sparse, field, inlined.tensor(getattr(info.coo_sparse, field)))
+            case "composite_tensor":
+                for component in info.composite_tensor.components:
+                    move(component)
+            case _:
+                info.name = inlined.tensor(info.name)
+
+    for info in (*copy.inputs.values(), *copy.outputs.values()):
+        move(info)
+    return copy
+
+
+def _dropped(model: SavedModel, graph: Graph) -> list[str]:
+    """What a slim model does not keep, in words."""
+    before = model.meta_graph.graph_def
+    functions = len(before.library.function)
+    found = []
+    if functions:
+        found.append(f"{functions - len(graph.functions)} of {functions} functions (inlined or not needed)")
+    found.append(f"{len(before.node)} nodes became {len(graph.nodes)}, functions inlined")
+    if model.meta_graph.HasField("object_graph_def"):
+        found.append("the object graph of tf.saved_model.load (Python attributes, training functions)")
+    if model.checkpoint:
+        keys = open_checkpoint(model.checkpoint).get_variable_to_shape_map()
+        live = sum(weight.nbytes for weight in graph.weights.values())
+        total = storage.size(model.path / "variables")
+        found.append(f"of {len(keys)} checkpoint tensors, {total:,} bytes, {live:,} bytes are served")
+    return found
+
+
+def _source(model: SavedModel, graph: Graph) -> Source:
+    info = model.meta_graph.meta_info_def
+    where = {"graph and functions": (model.path / "saved_model.pb").stat().st_size}
+    if model.checkpoint:
+        reader = open_checkpoint(model.checkpoint)
+        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+        for key in sorted(shapes):
+            where[key] = math.prod(shapes[key]) * max(dtypes[key].size or 0, 0)
+    return Source(
+        path=str(model.path),
+        digest=storage.digest(model.path),
+        bytes=storage.size(model.path),
+        live_parameters=sum(math.prod(weight.shape) for weight in graph.weights.values()),
+        tensorflow_version=info.tensorflow_version,
+        producer=model.meta_graph.graph_def.versions.producer,
+        nodes=len(model.meta_graph.graph_def.node),
+        where=where,
+    )
+

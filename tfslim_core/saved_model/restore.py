@@ -1,0 +1,183 @@
+"""What a SavedModel's restore op does: which variable gets which value out of the checkpoint, and what else happens.
+
+The restore op is an ordinary part of the graph, so it is read rather than run. A value that comes straight from the
+checkpoint is read tensor by tensor when it is needed; one that is computed on the way (a slim model decodes its weights
+there) is computed by TensorFlow when it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfslim_core import ops
+from tfslim_core.errors import ModelError
+from tfslim_core.graph import CONTROL, Graph, Input, NodeDef, constant, data_inputs, needed, parse_input, renamed
+from tfslim_core.saved_model.read import SavedModel, one_line, open_checkpoint
+from tfslim_core.weights import Array, Weight
+
+_ASSIGNS = frozenset({"Assign", "AssignVariableOp"})
+_HANDLES = frozenset({"VarHandleOp", "VariableV2", "Variable"})
+
+
+@dataclass(frozen=True)
+class Restored:
+    """variables: the value of each variable, by the name of its node. State other than variables is in `others`.
+
+    others: nodes that the restore op runs besides assigning variables (it fills a table, say), with the checkpoint's
+    tensors as constants; `weights` are the large ones of these; `effects` are the nodes that have to run.
+    """
+
+    variables: Mapping[str, Weight]
+    others: list[NodeDef]
+    weights: Mapping[str, Weight]
+    effects: list[str]
+
+
+def restored(model: SavedModel, graph: Graph, restore_op: str, filename: str) -> Restored:
+    """Follow the restore op of a graph whose calls are inlined.
+
+    graph: holds the restore op and all it needs; `filename` is the tensor that the loader feeds with the prefix.
+
+    Raises:
+        ModelError: the checkpoint is damaged, or lacks a tensor that is restored.
+    """
+    if model.checkpoint is None:
+        return Restored({}, [], {}, [])
+    reader = open_checkpoint(model.checkpoint)
+    inside = needed(graph, [restore_op])
+    values = {
+        Input(name, port): weight
+        for name in graph.nodes
+        if name in inside and graph.nodes[name].op == "RestoreV2"
+        for port, weight in enumerate(_restored_tensors(graph, graph.nodes[name], reader, model))
+    }
+    variables: dict[str, Weight] = {}
+    effects = []
+    for name in graph.nodes:
+        node = graph.nodes[name]
+        if name not in inside:
+            continue
+        if node.op in _ASSIGNS:
+            target, source = data_inputs(node)[:2]
+            variables[_variable(graph, target)] = _value(graph, source, values, filename, model.checkpoint)
+        elif ops.has_effect(node, graph.functions):
+            effects.append(name)
+    others, weights = _with_constants(graph, effects, values)
+    return Restored(variables, others, weights, effects)
+
+
+def _restored_tensors(graph: Graph, node: NodeDef, reader: Any, model: SavedModel) -> list[Weight]:
+    sources = data_inputs(node)
+    keys, slices = (graph.value(_through_identity(graph, s).node).ravel() for s in sources[1:3])
+    return [_from_checkpoint(reader, k.decode(), s.decode(), model) for k, s in zip(keys, slices, strict=True)]
+
+
+def _from_checkpoint(reader: Any, key: str, slice_spec: str, model: SavedModel) -> Weight:
+    shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+    if key not in shapes:
+        raise ModelError(f"{model.path}: the variables files lack {key!r}, which the model restores")
+    dtype = np.dtype(dtypes[key].as_numpy_dtype)
+    shape, part = _slice(slice_spec, tuple(shapes[key]))
+
+    def read() -> Array:
+        try:
+            value = np.asarray(reader.get_tensor(key))
+        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+            raise ModelError(f"{model.path}: the variables files are damaged at {key!r}: {one_line(error)}") from None
+        return value[part] if part else value
+
+    return Weight(dtype, shape, read)
+
+
+def _slice(spec: str, full: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[slice, ...]]:
+    """A part of a partitioned variable, "5000 70 0,2500:-": the whole's shape, then start,length or - per dimension."""
+    if not spec:
+        return full, ()
+    parts = []
+    for text, size in zip(spec.split(" ")[-1].split(":"), full, strict=True):
+        start, length = (0, size) if text == "-" else map(int, text.split(","))
+        parts.append(slice(start, start + length))
+    return tuple(part.stop - part.start for part in parts), tuple(parts)
+
+
+def _through_identity(graph: Graph, source: Input) -> Input:
+    while graph.nodes[source.node].op in ("Identity", "ReadVariableOp"):
+        source = data_inputs(graph.nodes[source.node])[0]
+    return source
+
+
+def _variable(graph: Graph, target: Input) -> str:
+    name = _through_identity(graph, target).node
+    if graph.nodes[name].op not in _HANDLES:
+        raise ModelError(f"the restore op assigns to {name!r} ({graph.nodes[name].op}), which is no variable")
+    return name
+
+
+def _value(graph: Graph, source: Input, values: Mapping[Input, Weight], filename: str, prefix: str) -> Weight:
+    direct = _through_identity(graph, source)
+    if direct in values:
+        return values[direct]
+    dtype, shape = _announced(graph, source)
+    return Weight(dtype, shape, partial(_computed, graph, source, filename, prefix))
+
+
+def _announced(graph: Graph, source: Input) -> tuple[np.dtype[np.generic], tuple[int, ...]]:
+    """What is assigned, by the variable that gets it."""
+    for reader in graph.readers_of(source.node):
+        node = graph.nodes[reader.node]
+        if node.op in _ASSIGNS and reader.position == 1:
+            variable = graph.nodes[_variable(graph, data_inputs(node)[0])]
+            shape = tuple(d.size for d in variable.attr["shape"].shape.dim)
+            return np.dtype(tf.as_dtype(variable.attr["dtype"].type).as_numpy_dtype), shape
+    raise ModelError(f"nothing takes the restored tensor {source}")
+
+
+def _computed(graph: Graph, source: Input, filename: str, prefix: str) -> Array:
+    kept = needed(graph, [source.node])
+    part = tf.compat.v1.GraphDef(versions=graph.rest.versions, library=graph.rest.library)
+    for name in kept:
+        node = graph.nodes[name]
+        part.node.append(constant(name, graph.value(name))[0] if name in graph.weights else node)
+    with tf.Graph().as_default() as scratch:
+        tensor, feed = tf.import_graph_def(part, return_elements=[f"{source.node}:{source.port}", filename], name="")
+        with tf.compat.v1.Session(graph=scratch) as session:
+            value: Array = session.run(tensor, {feed: prefix})
+    return value
+
+
+def _with_constants(
+    graph: Graph, effects: list[str], values: Mapping[Input, Weight]
+) -> tuple[list[NodeDef], dict[str, Weight]]:
+    """The nodes that the effects need, with the checkpoint's tensors in the place of its reading."""
+    names = graph.fresh_names()
+    made: dict[Input, str] = {}
+    nodes: dict[str, NodeDef] = {}
+    weights: dict[str, Weight] = {}
+
+    def instead(source: Input) -> Input:
+        if source not in values:
+            return source
+        if source not in made:
+            made[source] = names(f"{source.node}/tensor_{source.port}")
+            node, more = constant(made[source], values[source].read())
+            nodes[node.name] = node
+            weights.update(more)
+        return Input(made[source], 0)
+
+    restores = {source.node for source in values}
+    todo = list(effects)
+    while todo:
+        name = todo.pop()
+        if name in nodes:
+            continue
+        sources = [parse_input(text) for text in graph.nodes[name].input]
+        sources = [instead(source) for source in sources if not (source.port == CONTROL and source.node in restores)]
+        nodes[name] = renamed(graph.nodes[name], name, sources)
+        todo.extend(source.node for source in sources if source.node in graph.nodes)
+    return list(nodes.values()), weights

@@ -1,0 +1,249 @@
+"""Write a bundle as a SavedModel that an unmodified server loads.
+
+A large weight is a variable that the saver's restore op fills, so that the graph stays small and the weight is in
+memory once. An encoded weight is decoded right there:
+
+    restore_all <- AssignVariableOp(w, Mul(Cast(RestoreV2 "w/codes"), RestoreV2 "w/scale"))
+
+The restore op is part of the graph and every loader runs it once, before the init op. The codes are never a variable,
+so nothing has to free them, and requests read a float variable as they always did.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2, saver_pb2
+
+from tfslim_core import encodings, ops
+from tfslim_core.bundle import Bundle, copy_files
+from tfslim_core.errors import ModelError
+from tfslim_core.graph import Graph, Input, NameMaker, NodeDef, constant, control_inputs, make_node
+from tfslim_core.saved_model.read import INIT_SIGNATURE
+from tfslim_core.weights import Weight
+
+INLINE_BYTES = 16 * 1024  # a smaller weight stays a constant: a variable's nodes and index entry would weigh as much
+SHARD_BYTES = 256 * 1024 * 1024  # as much of a checkpoint is in memory at once
+RESTORE_BYTES = 16 * 1024 * 1024  # as much is read by one RestoreV2, whose tensors stay until all are assigned
+_PROTOBUF_LIMIT = 2**31 - 1
+
+
+@dataclass
+class _Servable:
+    """The nodes of the servable, and what its checkpoint holds."""
+
+    names: NameMaker
+    nodes: list[NodeDef] = field(default_factory=list)
+    tensors: dict[str, Weight] = field(default_factory=dict)  # checkpoint key -> value
+    pending: list[_Restore] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Restore:
+    """One variable to fill. keys: checkpoint keys by part of the encoding; "" for a value that is stored as it is."""
+
+    variable: str
+    ref: bool
+    dtype: tf.DType
+    encoding: str
+    keys: Mapping[str, str]
+
+
+def write_saved_model(bundle: Bundle, directory: Path) -> None:
+    """Write the SavedModel into an empty directory.
+
+    Raises:
+        ModelError: a weight cannot be read, or what has to stay in the graph is beyond protobuf's 2 GiB.
+    """
+    servable = _servable(bundle)
+    saver = _restoring(servable)
+    meta_graph = meta_graph_pb2.MetaGraphDef()
+    meta_graph.graph_def.CopyFrom(bundle.graph.rest)
+    meta_graph.graph_def.node.extend(servable.nodes)
+    strip_default_attributes(meta_graph.graph_def)
+    if meta_graph.ByteSize() > _PROTOBUF_LIMIT:
+        raise ModelError("the graph is larger than 2 GiB without its weights; its functions hold large constants")
+    if saver is not None:
+        meta_graph.saver_def.CopyFrom(saver)
+        (directory / "variables").mkdir()
+        write_checkpoint(directory / "variables" / "variables", servable.tensors)
+    _describe(meta_graph, bundle)
+    proto = saved_model_pb2.SavedModel(saved_model_schema_version=1, meta_graphs=[meta_graph])
+    copy_files(bundle.files, directory, [asset.filename for asset in bundle.manifest.assets])
+    (directory / "saved_model.pb").write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def write_checkpoint(prefix: Path, tensors: Mapping[str, Weight]) -> None:
+    """Write a checkpoint, SHARD_BYTES of it in memory at a time; a tensor is never split.
+
+    Raises:
+        ModelError: the disk is full or cannot be written to.
+    """
+    with tempfile.TemporaryDirectory(prefix="shards-", dir=prefix.parent) as aside:
+        try:
+            shards = []
+            for number, group in enumerate(_groups(tensors.items(), SHARD_BYTES)):
+                shards.append(f"{aside}/{number}")
+                values = [tf.constant(weight.read()) for _, weight in group]
+                tf.raw_ops.SaveV2(
+                    prefix=shards[-1],
+                    tensor_names=[key for key, _ in group],
+                    shape_and_slices=[""] * len(group),
+                    tensors=values,
+                )
+                del values
+            tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=shards, destination_prefix=str(prefix))
+        except tf.errors.OpError as error:
+            raise ModelError(f"{prefix.parent}: the variables cannot be written: {error.message}") from None
+
+
+def _groups(items: Iterable[tuple[str, Weight]], limit: int) -> Iterator[list[tuple[str, Weight]]]:
+    """In order, as many as fit into `limit` bytes, and at least one, at a time."""
+    group: list[tuple[str, Weight]] = []
+    size = 0
+    for key, weight in items:
+        if group and size + weight.nbytes > limit:
+            yield group
+            group, size = [], 0
+        group.append((key, weight))
+        size += weight.nbytes
+    if group:
+        yield group
+
+
+def _servable(bundle: Bundle) -> _Servable:
+    graph = bundle.graph
+    servable = _Servable(graph.fresh_names())
+    for name, node in graph.nodes.items():
+        if name in graph.weights:
+            _place(servable, graph, node, graph.weights[name])
+        else:
+            servable.nodes.append(node)
+            if name in bundle.variables:
+                weight = bundle.variables[name]
+                servable.tensors[name] = weight
+                ref = node.op != "VarHandleOp"
+                servable.pending.append(_Restore(name, ref, tf.as_dtype(weight.dtype), "", {"": name}))
+    return servable
+
+
+def _place(servable: _Servable, graph: Graph, node: NodeDef, weight: Weight) -> None:
+    """A small weight as a constant, any other as a variable. One that waits for other nodes is in a loop's frame, where
+    no variable can be read; it stays a constant too.
+    """
+    waits = control_inputs(node)
+    if waits or (weight.encoded is None and weight.nbytes < INLINE_BYTES):
+        servable.nodes.append(_inline(node, weight))
+        return
+    name, dtype = node.name, tf.as_dtype(weight.dtype)
+    handle = servable.names(f"{name}/handle")
+    variable = make_node("VarHandleOp", handle, [], device=node.device, dtype=dtype, shared_name=name)
+    variable.attr["shape"].shape.CopyFrom(tf.TensorShape(weight.shape).as_proto())
+    servable.nodes += [variable, make_node("ReadVariableOp", name, [handle], device=node.device, dtype=dtype)]
+    if weight.encoded is None:
+        keys = {"": name}
+        servable.tensors[name] = weight
+    else:
+        keys = {role: f"{name}/{role}" for role in weight.encoded.parts}
+        servable.tensors |= {keys[role]: part for role, part in weight.encoded.parts.items()}
+    encoding = weight.encoded.encoding if weight.encoded else ""
+    servable.pending.append(_Restore(handle, False, dtype, encoding, keys))
+
+
+def _inline(node: NodeDef, weight: Weight) -> NodeDef:
+    made = tf.compat.v1.NodeDef()
+    made.CopyFrom(node)
+    made.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(weight.read()))
+    return made
+
+
+def _restoring(servable: _Servable) -> Any | None:
+    """Add the restore op; the SaverDef that names it, or None when there is nothing to restore."""
+    if not servable.pending:
+        return None
+    names, nodes = servable.names, servable.nodes
+    filename = make_node("Placeholder", names("save/filename"), [], dtype=tf.string)
+    filename.attr["shape"].shape.CopyFrom(tf.TensorShape([]).as_proto())
+    nodes.append(filename)
+    sources = _read_ops(servable, filename.name)
+    done = []
+    for restore in servable.pending:
+        if restore.encoding:
+            scheme = encodings.encoding(restore.encoding)
+            parts = {role: sources[key] for role, key in restore.keys.items()}
+            dtypes = {role: tf.as_dtype(servable.tensors[key].dtype) for role, key in restore.keys.items()}
+            decoded = scheme.decoding_ops(names(f"save/{restore.variable}/decoded"), parts, dtypes)
+            nodes += decoded
+            value = Input(decoded[-1].name, 0)
+        else:
+            value = sources[restore.keys[""]]
+        done.append(_assign(names, restore, value))
+    nodes += done
+    everything = make_node("NoOp", names("save/restore_all"), [f"^{node.name}" for node in done])
+    nodes.append(everything)
+    return saver_pb2.SaverDef(
+        filename_tensor_name=f"{filename.name}:0",
+        # Loaders want a name here; a servable is restored and never saved.
+        save_tensor_name=f"{filename.name}:0",
+        restore_op_name=everything.name,
+        version=saver_pb2.SaverDef.V2,
+    )
+
+
+def _assign(names: NameMaker, restore: _Restore, value: Input) -> NodeDef:
+    name = names(f"save/{restore.variable}/assign")
+    if restore.ref:
+        return make_node("Assign", name, [restore.variable, value], T=restore.dtype)
+    return make_node("AssignVariableOp", name, [restore.variable, value], dtype=restore.dtype)
+
+
+def _read_ops(servable: _Servable, filename: str) -> dict[str, Input]:
+    """RestoreV2 nodes for every tensor of the checkpoint; where each key comes out."""
+    sources: dict[str, Input] = {}
+    for group in _groups(servable.tensors.items(), RESTORE_BYTES):
+        name = servable.names("save/RestoreV2")
+        keys, _ = constant(f"{name}/tensor_names", np.array([key.encode() for key, _ in group], object))
+        slices, _ = constant(f"{name}/shape_and_slices", np.array([b""] * len(group), object))
+        read = make_node("RestoreV2", name, [filename, keys.name, slices.name])
+        read.attr["dtypes"].list.type.extend(tf.as_dtype(weight.dtype).as_datatype_enum for _, weight in group)
+        servable.nodes += [keys, slices, read]
+        sources |= {key: Input(name, port) for port, (key, _) in enumerate(group)}
+    return sources
+
+
+def _describe(meta_graph: Any, bundle: Bundle) -> None:
+    """Tags, signatures, init op and assets, in each place where some loader looks for them."""
+    manifest = bundle.manifest
+    meta_graph.meta_info_def.tags.extend(manifest.tags)
+    meta_graph.meta_info_def.tensorflow_version = manifest.source.tensorflow_version
+    meta_graph.meta_info_def.stripped_default_attrs = True
+    for name, signature in manifest.signature_defs().items():
+        meta_graph.signature_def[name].CopyFrom(signature)
+    if manifest.init_op:
+        meta_graph.collection_def["saved_model_main_op"].node_list.value.append(manifest.init_op)
+        if manifest.init_signature:
+            info = meta_graph.signature_def[INIT_SIGNATURE].outputs[INIT_SIGNATURE]
+            info.name = manifest.init_op
+            info.tensor_shape.unknown_rank = True
+    for asset in manifest.assets:
+        made = meta_graph.asset_file_def.add(filename=asset.filename)
+        made.tensor_info.name = asset.tensor
+        meta_graph.collection_def["saved_model_assets"].any_list.value.add().Pack(made)
+
+
+def strip_default_attributes(graph_def: Any) -> None:
+    """Remove attributes that equal the op's default, so that a runtime which lacks them still takes the graph."""
+    functions = {function.signature.name: function for function in graph_def.library.function}
+    for nodes in (graph_def.node, *(function.node_def for function in functions.values())):
+        for node in nodes:
+            for declared in ops.op_def(node.op, functions).attr:
+                if declared.HasField("default_value") and declared.name in node.attr:
+                    if node.attr[declared.name] == declared.default_value:
+                        del node.attr[declared.name]
+
