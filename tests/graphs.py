@@ -1,0 +1,99 @@
+"""Small graphs for tests: build one as TensorFlow 1 did, run it, and compare two."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import contextmanager
+
+import numpy as np
+import tensorflow as tf
+
+from tfslim_core.graph import Graph, constant_value, parse_input
+
+v1 = tf.compat.v1
+
+
+@contextmanager
+def building():
+    """A fresh TensorFlow graph to build in; `view` then makes a `Graph` of it."""
+    graph = tf.Graph()
+    with graph.as_default():
+        yield graph
+
+
+def view(graph, inputs=(), outputs=(), targets=()):
+    """The checked view of a TensorFlow graph; `inputs` and `outputs` are tensors or their names."""
+    names = [[getattr(tensor, "name", tensor) for tensor in tensors] for tensors in (inputs, outputs)]
+    return Graph.of(graph.as_graph_def(), *names, [getattr(target, "name", target) for target in targets])
+
+
+def whole_graph_def(graph):
+    """The GraphDef with the weights put back as constants."""
+    graph_def = graph.to_graph_def()
+    for node in graph_def.node:
+        if node.name in graph.weights:
+            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(graph.weights[node.name].read()))
+    return graph_def
+
+
+def run(graph, feeds, fetches=None):
+    """The values of the outputs, or of the tensors or nodes `fetches`."""
+    with tf.Graph().as_default():
+        tf.import_graph_def(whole_graph_def(graph), name="")
+        with v1.Session() as session:
+            return session.run(list(fetches or graph.outputs), {name: feeds[name] for name in feeds})
+
+
+def random_feeds(graph, seed=0, unknown=3):
+    """A random value for each float input; a dimension that is unknown is `unknown` long."""
+    random = np.random.default_rng(seed)
+    feeds = {}
+    for tensor in graph.inputs:
+        node = graph.nodes[parse_input(tensor).node]
+        shape = [unknown if d.size < 0 else d.size for d in node.attr["shape"].shape.dim]
+        dtype = tf.as_dtype(node.attr["dtype"].type).as_numpy_dtype
+        feeds[tensor] = random.normal(size=shape).astype(dtype)
+    return feeds
+
+
+def assert_same_interface(before, after):
+    assert (after.inputs, after.outputs, after.targets) == (before.inputs, before.outputs, before.targets)
+    for name in before.interface:
+        assert name in after.nodes
+
+
+def assert_same_model(before, after, feeds, rtol=1e-5, atol=1e-5):
+    """The interface is whole and every output the same; an output that is one number over and over proves nothing."""
+    assert_same_interface(before, after)
+    for name, wanted, found in zip(before.outputs, run(before, feeds), run(after, feeds), strict=True):
+        assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape), name
+        if wanted.dtype.kind == "f" and wanted.size > 1:
+            assert np.ptp(wanted) > 0, f"{name} is constant"
+        if wanted.dtype.kind in "fc":
+            np.testing.assert_allclose(found, wanted, rtol=rtol, atol=atol, err_msg=name)
+        else:
+            np.testing.assert_array_equal(found, wanted, err_msg=name)
+
+
+def op_counts(graph):
+    return Counter(node.op for node in graph.nodes.values())
+
+
+def op_delta(before, after):
+    """How many nodes of each op came or went."""
+    delta = op_counts(after)
+    delta.subtract(op_counts(before))
+    return {op: count for op, count in delta.items() if count}
+
+
+def values(graph):
+    """The constants' values by name."""
+    return {
+        name: graph.weights[name].read() if name in graph.weights else constant_value(node)
+        for name, node in graph.nodes.items()
+        if node.op == "Const"
+    }
+
+
+def reasons(outcome):
+    return {skipped.node: skipped.reason for skipped in outcome.skipped}
