@@ -64,7 +64,7 @@ class AssetEntry(_Part):
 
 
 class Source(_Part):
-    """The SavedModel that a bundle was frozen from. bytes: of its directory; live_parameters: elements that it serves."""
+    """The SavedModel that a bundle was frozen from. bytes: its directory's; live_parameters: elements that it serves."""
 
     path: str
     digest: str
@@ -290,7 +290,7 @@ def _opened(file: Path, encoded: Mapping[str, str]) -> tuple[dict[str, Weight], 
     try:
         opened = safe_open(str(file), framework="numpy")
         for key in opened.keys():  # type: ignore[no-untyped-call]  # noqa: SIM118  # not a mapping
-            piece = opened.get_slice(key)
+            piece = opened.get_slice(key)  # type: ignore[no-untyped-call]
             dtype = np.dtype(tf.as_dtype(numpy_names[piece.get_dtype()]).as_numpy_dtype)
             weight = Weight(dtype, tuple(piece.get_shape()), _reader(file, key, dtype))
             name, hash_sign, role = key.partition("#")

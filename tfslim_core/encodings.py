@@ -11,10 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from tfslim_core.errors import TransformError, nearest
-from tfslim_core.graph import Input, NodeDef, make_node
+from tfslim_core.graph import Input, NameMaker, NodeDef, make_node
 from tfslim_core.weights import Array, Encoded, Weight, in_memory
+
+_SCALE_SHARE = 50  # scales that take more than a 50th of the codes' bytes are kept in half precision
 
 
 class NotEncodableError(Exception):
@@ -26,13 +29,13 @@ class Encoding:
     """encode(values, axes) -> parts, and the decoding in NumPy and in TensorFlow.
 
     axes: those that a scale is shared along; () means a scale per element of nothing, i.e. encodings without scales.
-    encode raises NotEncodableError.
+    encode raises NotEncodableError. decoding_ops(name, parts, dtypes, names) gives the nodes, the last one called `name`.
     """
 
     name: str
     encode: Callable[[Array, tuple[int, ...]], Mapping[str, Array]]
     decode: Callable[[Mapping[str, Array]], Array]
-    decoding_ops: Callable[[str, Mapping[str, Input], Mapping[str, tf.DType]], list[NodeDef]]
+    decoding_ops: Callable[[str, Mapping[str, Input], Mapping[str, tf.DType], NameMaker], list[NodeDef]]
     needs_scale: bool
 
 
@@ -83,7 +86,10 @@ def _decode_float16(parts: Mapping[str, Array]) -> Array:
     return parts["codes"].astype(np.float32)
 
 
-def _float16_ops(name: str, parts: Mapping[str, Input], dtypes: Mapping[str, tf.DType]) -> list[NodeDef]:
+def _float16_ops(
+    name: str, parts: Mapping[str, Input], dtypes: Mapping[str, tf.DType], names: NameMaker
+) -> list[NodeDef]:
+    del names
     return [make_node("Cast", name, [parts["codes"]], SrcT=dtypes["codes"], DstT=tf.float32)]
 
 
@@ -92,22 +98,41 @@ def _encode_int8(value: Array, axes: tuple[int, ...]) -> Mapping[str, Array]:
 
     A slice of zeros has scale 0 in the formula; it gets 1, so that nothing is divided by it.
     """
-    highest = value.max(axis=axes, keepdims=True, initial=0)
-    lowest = value.min(axis=axes, keepdims=True, initial=0)
-    scale = np.maximum(highest, -lowest).astype(np.float32) / np.float32(127)
+    floats = value.astype(np.float32, copy=False)
+    highest = floats.max(axis=axes, keepdims=True, initial=0)
+    lowest = floats.min(axis=axes, keepdims=True, initial=0)
+    scale = np.maximum(highest, -lowest) / np.float32(127)
     scale[scale < np.finfo(np.float32).tiny] = 1  # so small a slice becomes zeros; a subnormal scale is not exact
-    steps = np.divide(value, scale, dtype=np.float32)
+    if scale.nbytes * _SCALE_SHARE > value.size:
+        scale = _half(scale)
+    steps = np.divide(floats, scale, dtype=np.float32)
     np.clip(np.rint(steps, out=steps), -127, 127, out=steps)
     return {"codes": steps.astype(np.int8), "scale": scale}
 
 
+def _half(scale: NDArray[np.float32]) -> NDArray[np.float32] | NDArray[np.float16]:
+    """The scales as float16, rounded up by 0.1 % at most so that no code is clipped; as they are where that is no
+    normal float16.
+    """
+    if scale.min(initial=1) < np.finfo(np.float16).tiny or scale.max(initial=0) > 60000:
+        return scale
+    half = scale.astype(np.float16)
+    return np.where(half < scale, np.nextafter(half, np.float16(np.inf)), half)
+
+
 def _decode_int8(parts: Mapping[str, Array]) -> Array:
-    return parts["codes"].astype(np.float32) * parts["scale"]
+    decoded: Array = parts["codes"].astype(np.float32)
+    decoded *= parts["scale"].astype(np.float32)  # type: ignore[misc]  # float32 from the line above
+    return decoded
 
 
-def _int8_ops(name: str, parts: Mapping[str, Input], dtypes: Mapping[str, tf.DType]) -> list[NodeDef]:
-    cast = make_node("Cast", f"{name}/cast", [parts["codes"]], SrcT=dtypes["codes"], DstT=tf.float32)
-    return [cast, make_node("Mul", name, [cast.name, parts["scale"]], T=tf.float32)]
+def _int8_ops(name: str, parts: Mapping[str, Input], dtypes: Mapping[str, tf.DType], names: NameMaker) -> list[NodeDef]:
+    nodes = [make_node("Cast", names(f"{name}/cast"), [parts["codes"]], SrcT=dtypes["codes"], DstT=tf.float32)]
+    scale = parts["scale"]
+    if dtypes["scale"] != tf.float32:
+        nodes.append(make_node("Cast", names(f"{name}/scale_cast"), [scale], SrcT=dtypes["scale"], DstT=tf.float32))
+        scale = Input(nodes[-1].name, 0)
+    return [*nodes, make_node("Mul", name, [nodes[0].name, scale], T=tf.float32)]
 
 
 ENCODINGS: Mapping[str, Encoding] = {

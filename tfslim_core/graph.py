@@ -156,7 +156,7 @@ class Graph:
         weights: Mapping[str, Weight] | None = None,
         library: Iterable[Any] | None = None,
     ) -> Graph:
-        """A new, checked graph: without the nodes `drop`, with `new` in the place of nodes of the same name or at the end.
+        """A new, checked graph: without the nodes `drop`; `new` ones take the place of those of the same name.
 
         weights: added or put in place of those of the same name; a weight whose node is gone goes with it.
         library: FunctionDefs to put in place of the whole library.

@@ -94,7 +94,7 @@ def output_dtypes(node: Any, functions: Functions) -> list[int]:
 
 
 def output_ports(node: Any, functions: Functions) -> dict[str, int]:
-    """For each output argument, the number of its first tensor: what `node:argument:index` of a function counts from."""
+    """For each output argument, the port of its first tensor: what `node:argument:index` of a function counts from."""
     ports: dict[str, int] = {}
     start = 0
     for name, dtypes in argument_dtypes(node, op_def(node.op, functions).output_arg, functions):

@@ -21,7 +21,7 @@ class _Part(BaseModel):
 
 
 class Check(_Part):
-    """One gate expression on one dataset. `value` is null where the metric has no meaning; `slice` null is all of it."""
+    """One gate expression on one dataset. `value` is null where the metric has no meaning; `slice` null is all."""
 
     expr: str
     value: float | None

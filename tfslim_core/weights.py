@@ -1,7 +1,7 @@
 """The value of a large constant, read only when it is needed.
 
 A model of many GB passes through tfslim tensor by tensor: a graph holds a `Weight` for each large constant, and what
-reads it (a checkpoint, a safetensors file, a fold of another weight) runs when a value is asked for, and each time it is.
+reads it (a checkpoint, a safetensors file, a fold of another weight) runs each time that the value is asked for.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def _chosen(meta_graph: Any, names: Sequence[str] | None, root: Path) -> dict[st
 def _init_op(meta_graph: Any) -> str | None:
     """In the order that the C++ loader looks: the reserved signature, then the two collections."""
     if INIT_SIGNATURE in meta_graph.signature_def:
-        return next(iter(meta_graph.signature_def[INIT_SIGNATURE].outputs.values())).name.split(":")[0]
+        return str(next(iter(meta_graph.signature_def[INIT_SIGNATURE].outputs.values())).name.split(":")[0])
     for key in ("saved_model_main_op", "legacy_init_op"):
         values = list(meta_graph.collection_def[key].node_list.value) if key in meta_graph.collection_def else []
         if values:

@@ -75,7 +75,8 @@ def restored(model: SavedModel, graph: Graph, restore_op: str, filename: str) ->
 def _restored_tensors(graph: Graph, node: NodeDef, reader: Any, model: SavedModel) -> list[Weight]:
     sources = data_inputs(node)
     keys, slices = (graph.value(_through_identity(graph, s).node).ravel() for s in sources[1:3])
-    return [_from_checkpoint(reader, k.decode(), s.decode(), model) for k, s in zip(keys, slices, strict=True)]
+    texts = [(k.decode(), s.decode()) for k, s in zip(keys.tolist(), slices.tolist(), strict=True)]
+    return [_from_checkpoint(reader, key, spec, model) for key, spec in texts]
 
 
 def _from_checkpoint(reader: Any, key: str, slice_spec: str, model: SavedModel) -> Weight:

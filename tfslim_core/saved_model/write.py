@@ -21,10 +21,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2, saver_pb2
 
-from tfslim_core import encodings, ops
+from tfslim_core import encodings
 from tfslim_core.bundle import Bundle, copy_files
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph, Input, NameMaker, NodeDef, constant, control_inputs, make_node
+from tfslim_core.saved_model.compact import compact
 from tfslim_core.saved_model.read import INIT_SIGNATURE
 from tfslim_core.weights import Weight
 
@@ -66,7 +67,7 @@ def write_saved_model(bundle: Bundle, directory: Path) -> None:
     meta_graph = meta_graph_pb2.MetaGraphDef()
     meta_graph.graph_def.CopyFrom(bundle.graph.rest)
     meta_graph.graph_def.node.extend(servable.nodes)
-    strip_default_attributes(meta_graph.graph_def)
+    compact(meta_graph.graph_def)
     if meta_graph.ByteSize() > _PROTOBUF_LIMIT:
         raise ModelError("the graph is larger than 2 GiB without its weights; its functions hold large constants")
     if saver is not None:
@@ -178,7 +179,7 @@ def _restoring(servable: _Servable) -> Any | None:
             scheme = encodings.encoding(restore.encoding)
             parts = {role: sources[key] for role, key in restore.keys.items()}
             dtypes = {role: tf.as_dtype(servable.tensors[key].dtype) for role, key in restore.keys.items()}
-            decoded = scheme.decoding_ops(names(f"save/{restore.variable}/decoded"), parts, dtypes)
+            decoded = scheme.decoding_ops(names(f"save/{restore.variable}/decoded"), parts, dtypes, names)
             nodes += decoded
             value = Input(decoded[-1].name, 0)
         else:
@@ -235,15 +236,3 @@ def _describe(meta_graph: Any, bundle: Bundle) -> None:
         made = meta_graph.asset_file_def.add(filename=asset.filename)
         made.tensor_info.name = asset.tensor
         meta_graph.collection_def["saved_model_assets"].any_list.value.add().Pack(made)
-
-
-def strip_default_attributes(graph_def: Any) -> None:
-    """Remove attributes that equal the op's default, so that a runtime which lacks them still takes the graph."""
-    functions = {function.signature.name: function for function in graph_def.library.function}
-    for nodes in (graph_def.node, *(function.node_def for function in functions.values())):
-        for node in nodes:
-            for declared in ops.op_def(node.op, functions).attr:
-                if declared.HasField("default_value") and declared.name in node.attr:
-                    if node.attr[declared.name] == declared.default_value:
-                        del node.attr[declared.name]
-

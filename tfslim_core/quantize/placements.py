@@ -1,0 +1,179 @@
+"""Where an encoded weight is decoded, so that no request pays for a whole matrix.
+
+rows    a table that is only gathered from stays encoded; the gathered rows are decoded:
+        Gather(W, i)  ->  Mul(Cast(Gather(codes, i)), Gather(scale, i))
+load    decoded once, when the model is loaded (see saved_model.write); requests read a float variable
+graph   decoded in the graph, small weights only: the runtime folds a decode whose result is at most 100 KiB when
+        the session starts, and decodes a larger one on every request
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import tensorflow as tf
+
+from tfslim_core import encodings, ops
+from tfslim_core.graph import (
+    CONTROL,
+    Graph,
+    Input,
+    NameMaker,
+    NodeDef,
+    Reader,
+    control_inputs,
+    data_inputs,
+    external_constant,
+    renamed,
+)
+from tfslim_core.weights import Weight
+
+Placement = Literal["rows", "load", "graph"]
+GRAPH_BYTES = 64 * 1024  # of the float value; well below what Grappler folds
+_GATHERS = frozenset({"Gather", "GatherV2"})
+# Which axis of the weights is the layer's output channel, by op and by the input that takes the weights.
+_OUTPUT_AXIS = {
+    ("Conv2D", 1): 3,
+    ("Conv3D", 1): 4,
+    ("MatMul", 1): 1,
+    ("Conv2DBackpropInput", 1): 2,
+    ("Conv3DBackpropInputV2", 1): 3,
+}
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a weight is used, and so how to scale and where to decode it.
+
+    axes: those that share a scale. aliases: Identity nodes between the weight and its readers. reason: in words.
+    """
+
+    placement: Placement
+    axes: tuple[int, ...]
+    aliases: tuple[str, ...]
+    readers: tuple[Reader, ...]
+    reason: str
+
+
+def use_of(graph: Graph, name: str) -> Use:
+    """How the weight `name` is used in the graph."""
+    weight = graph.weights[name]
+    aliases, readers = _through_identities(graph, name)
+    uses = [(graph.nodes[reader.node], reader) for reader in readers]
+    rank = len(weight.shape)
+    if uses and not control_inputs(graph.nodes[name]) and all(_takes_rows(graph, n, r) for n, r in uses):
+        axes = tuple(range(1, rank)) if rank > 1 else (0,)
+        return Use("rows", axes, aliases, readers, f"only gathered from ({len(uses)} x)")
+    axis = next((found for n, r in uses if (found := _output_axis(graph, n, r, rank)) is not None), rank - 1)
+    axes = tuple(a for a in range(rank) if a not in axis) if isinstance(axis, tuple) else _others(axis, rank)
+    users = ", ".join(sorted({node.op for node, _ in uses})) or "nothing"
+    if weight.nbytes <= GRAPH_BYTES:
+        return Use("graph", axes, (), readers, f"read by {users}; small enough for the runtime to fold")
+    return Use("load", axes, (), readers, f"read by {users}")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What placing one weight changes; edits of different weights touch different nodes."""
+
+    nodes: list[NodeDef]
+    weights: dict[str, Weight]
+    drop: tuple[str, ...] = ()
+
+
+def place(graph: Graph, names: NameMaker, name: str, encoded: Weight, use: Use, placement: Placement) -> Edit:
+    """What to change for the weight `name` to be stored as `encoded` and decoded at `placement`."""
+    if placement == "load" or encoded.encoded is None:
+        return Edit([], {name: encoded})
+    parts: dict[str, Input] = {}
+    nodes: list[NodeDef] = []
+    weights: dict[str, Weight] = {}
+    for role, part in encoded.encoded.parts.items():
+        node, found = external_constant(names(f"{name}/{role}"), part, device=graph.nodes[name].device)
+        nodes.append(node)
+        weights |= found
+        parts[role] = Input(node.name, 0)
+    dtypes = {role: tf.as_dtype(part.dtype) for role, part in encoded.encoded.parts.items()}
+    scheme = encodings.encoding(encoded.encoded.encoding)
+    if placement == "graph":
+        controls = control_inputs(graph.nodes[name])
+        for node in nodes:
+            node.input.extend(f"^{control}" for control in controls)
+        return Edit([*nodes, *scheme.decoding_ops(name, parts, dtypes, names)], weights)
+    for reader in use.readers:
+        nodes += _decoded_rows(graph, names, reader, parts, dtypes, scheme, encoded.shape)
+    return Edit(nodes, weights, (name, *use.aliases))
+
+
+def _others(axis: int, rank: int) -> tuple[int, ...]:
+    """All axes but one; of a vector the only one, so that it has one scale."""
+    return tuple(a for a in range(rank) if a != axis) if rank > 1 else tuple(range(rank))
+
+
+def _through_identities(graph: Graph, name: str) -> tuple[tuple[str, ...], tuple[Reader, ...]]:
+    """Identity nodes that do nothing but hand the weight on, and those who really read it."""
+    sources = [name]
+    readers: list[Reader] = []
+    for source in sources:
+        for reader in graph.readers_of(source):
+            if reader.port != CONTROL and _hands_on(graph, graph.nodes[reader.node]):
+                sources.append(reader.node)
+            else:
+                readers.append(reader)
+    return tuple(sources[1:]), tuple(readers)
+
+
+def _hands_on(graph: Graph, node: NodeDef) -> bool:
+    plain = node.op == "Identity" and not control_inputs(node) and node.name not in graph.interface
+    return plain and all(reader.port != CONTROL for reader in graph.readers_of(node.name))
+
+
+def _takes_rows(graph: Graph, node: NodeDef, reader: Reader) -> bool:
+    if node.op not in _GATHERS or reader.position != 0 or reader.port == CONTROL:
+        return False
+    if node.op == "Gather":
+        return True
+    axis = data_inputs(node)[2].node
+    if graph.nodes[axis].op != "Const" or ops.attribute(node, "batch_dims", graph.functions).i:
+        return False
+    return int(graph.value(axis)) == 0
+
+
+def _output_axis(graph: Graph, node: NodeDef, reader: Reader, rank: int) -> int | tuple[int, ...] | None:
+    """The axis or axes of the weights that the layer's output channel runs along."""
+    if node.op == "DepthwiseConv2dNative" and reader.position == 1:
+        return (2, 3)
+    if node.op == "MatMul" and rank == 2:
+        flipped = ops.attribute(node, f"transpose_{'ab'[reader.position]}", graph.functions).b
+        return int((reader.position == 1) != flipped)
+    if node.op in ("BatchMatMul", "BatchMatMulV2") and reader.position == 1 and rank >= 2:
+        return rank - 2 if ops.attribute(node, "adj_y", graph.functions).b else rank - 1
+    return _OUTPUT_AXIS.get((node.op, reader.position))
+
+
+def _decoded_rows(
+    graph: Graph,
+    names: NameMaker,
+    reader: Reader,
+    parts: dict[str, Input],
+    dtypes: dict[str, tf.DType],
+    scheme: encodings.Encoding,
+    shape: tuple[int, ...],
+) -> list[NodeDef]:
+    """The gather `reader` as a gather of codes, and one of scales where each row has its own, decoded."""
+    gather = graph.nodes[reader.node]
+    nodes = []
+    gathered = {}
+    for role, source in parts.items():
+        if role != "codes" and len(shape) == 1:
+            gathered[role] = source  # one scale for all
+            continue
+        made = renamed(gather, names(f"{gather.name}/{role}"), [source, *gather.input[1:]])
+        made.attr["Tparams"].type = dtypes[role].as_datatype_enum
+        nodes.append(made)
+        gathered[role] = Input(made.name, 0)
+    decoding = scheme.decoding_ops(gather.name, gathered, dtypes, names)
+    for node in decoding:
+        node.device = gather.device
+    return [*nodes, *decoding]
