@@ -1,0 +1,232 @@
+"""A realistic verdict and context: a text classifier with a large embedding, on two datasets."""
+
+from __future__ import annotations
+
+import math
+
+from tfslim_core.report.context import Answer, Change, ReportContext, Skipped, Stage, Weight
+from tfslim_core.verdict import Outcome, Verdict
+
+MB = 1_000_000
+PERL = "#!/usr/bin/perl\nuse strict;\nmy %seen;\nwhile (<>) {\n    print unless $seen{$_}++;\n}\n"
+PARTS_BEFORE = [
+    ("embedding/embeddings", 120 * MB),
+    ("conv1d/kernel", 1_152_000),
+    ("dense/kernel", 921_600),
+    ("dense_1/kernel", 61_440),
+    ("graph", 310_221),
+    ("assets", 902_112),
+    ("optimizer slot m", 122_135_040),
+    ("optimizer slot v", 122_135_040),
+    ("initial values in the graph", 119_500_000),
+    ("functions", 154_880),
+]
+PARTS_AFTER = [
+    ("embedding/embeddings", 30_400_000),
+    ("conv1d/kernel", 289_536),
+    ("dense/kernel", 231_680),
+    ("dense_1/kernel", 61_440),
+    ("graph", 41_882),
+    ("assets", 902_112),
+]
+
+
+def verdict(outcome: Outcome = "pass") -> Verdict:
+    agreement = {"pass": 0.9928, "fail": 0.98996, "inconclusive": None}[outcome]
+    reasons = {
+        "pass": [],
+        "fail": [
+            "top1_agreement>=0.99 on files: found 0.98996. "
+            "The slice language=perl has the most flips (6 of 41 examples).",
+            "latency_ratio<=1.05 on files: found 1.31.",
+        ],
+        "inconclusive": [
+            "The output scores is the same for all 3 examples of files, so it proves nothing.",
+            "3 examples are too few for top1_agreement>=0.99: even without one flip the rate could be 0.44.",
+        ],
+    }[outcome]
+    return Verdict.model_validate(
+        {
+            "verdict": outcome,
+            "reasons": reasons,
+            "checks": [
+                check("nan_mismatches<=0", 0.0, 0.0, True, "files"),
+                check("top1_agreement>=0.99", agreement, 0.99, outcome == "pass", "files"),
+                check("scores:rel_l2_error<=0.1", 0.0213, 0.1, True, "files"),
+                check("top1_agreement>=0.98", 0.9853, 0.98, True, "files", "language=perl"),
+                check("size_ratio<=0.3", 0.0653, 0.3, True, "snippets"),
+                check("latency_ratio<=1.05", 1.31 if outcome == "fail" else 0.97, 1.05, outcome != "fail", "files"),
+            ],
+            "models": {
+                "original": costs(487_300_000, 3.42, 846_000_000, "5f1d0c"),
+                "optimized": costs(31_926_650, 0.61, 263_000_000, "c03a9e"),
+            },
+            "datasets": {"files": dataset(837, 1.02, agreement), "snippets": dataset(212, 0.98, 0.9953)},
+        }
+    )
+
+
+def check(expr, value, bound, passed, name, part=None):
+    return {"expr": expr, "value": value, "bound": bound, "passed": passed, "dataset": name, "slice": part}
+
+
+def costs(size, load, rss, digest):
+    return {"bytes": size, "load_seconds": load, "peak_rss_bytes": rss, "digest": (digest * 11)[:64]}
+
+
+def dataset(examples, factor, agreement):
+    return {
+        "examples": examples,
+        "bad_records": 2,
+        "outputs": {
+            "scores": {
+                "max_abs_error": 0.1282 * factor,
+                "mean_abs_error": 0.000412,
+                "p99_abs_error": 0.0091,
+                "rel_l2_error": 0.0213,
+                "cosine": 0.999812,
+                "top1_agreement": agreement,
+                "nan_mismatches": 0,
+            },
+            "embedding": {
+                "max_abs_error": 0.0121,
+                "mean_abs_error": 0.000981,
+                "p99_abs_error": 0.00412,
+                "rel_l2_error": 0.0061,
+                "cosine": 0.99998,
+                "nan_mismatches": 0,
+            },
+            "classes": {"exact_match": 1.0},
+        },
+        "latency_ms": {
+            "original": {
+                "1": {"p50": 1.41, "p95": 1.72, "p99": 2.31},
+                "32": {"p50": 12.8, "p95": 14.1, "p99": 17.7},
+                "128": {"p50": 49.2, "p95": 53.0, "p99": 61.9},
+            },
+            "optimized": {
+                "1": {"p50": 1.22 * factor, "p95": 1.51, "p99": 2.02},
+                "32": {"p50": 12.5 * factor, "p95": 13.6, "p99": 18.4},
+                "128": {"p50": 50.1 * factor, "p95": 54.4, "p99": 66.0},
+            },
+        },
+        "labels": {
+            "accuracy": {"original": 0.9331, "optimized": 0.9319, "difference": -0.0012},
+            "log_loss": {"original": 0.2312, "optimized": 0.2344, "difference": 0.0032},
+            "auc": {"original": None, "optimized": None, "difference": None},
+        },
+        "worst": [
+            {"index": 412, "output": "scores", "error": 0.1312, "input": {"text": PERL}},
+            {
+                "index": 17,
+                "output": "scores",
+                "error": 0.0921,
+                "input": {"text": "SELECT name FROM users WHERE id = 1;"},
+            },
+            {
+                "index": 8,
+                "output": "embedding",
+                "error": 0.0121,
+                "input": {"ids": [4, 811, 9, 0, 0], "length": 3, "note": None},
+            },
+            {"index": 99, "output": "embedding", "error": None, "input": "a bare value"},
+        ],
+    }
+
+
+def histogram(center, spread=0.9, total=25_000):
+    """Counts of a log-normal error, in eight bins a decade from 1e-9 to 1, below that in the bin from 0."""
+    edges = [0.0] + [10 ** (place / 8) for place in range(-72, 1)]
+    powers = [math.log10(edge) for edge in edges[1:]]
+    density = [math.exp(-(((power - center) / spread) ** 2)) for power in powers]
+    counts = [round(total * part / sum(density)) for part in density]
+    counts[65] += 1  # an error of 0.13
+    return edges, counts
+
+
+def weights(count=6):
+    named = [
+        Weight(
+            "embedding/embeddings",
+            "float32 [100000, 300]",
+            120 * MB,
+            30_400_000,
+            "int8",
+            "rows",
+            "only gathered from",
+            0.0008,
+        ),
+        Weight("conv1d/kernel", "float32 [3, 300, 320]", 1_152_000, 289_536, "int8", "at load", "", 0.0021),
+        Weight("dense/kernel", "float32 [960, 240]", 921_600, 231_680, "int8", "at load", ""),
+        Weight(
+            "dense_1/kernel",
+            "float32 [240, 64]",
+            61_440,
+            61_440,
+            "float32",
+            "",
+            "int8 flips 1.9 % of the answers; left as it is",
+            0.019,
+        ),
+        Weight(
+            "batch_normalization/moving_variance/with/a/rather/long/name",
+            "float32 [320]",
+            1280,
+            1280,
+            "float32",
+            "",
+            "smaller than the minimum size",
+        ),
+    ]
+    many = [Weight(f"block_{n}/kernel", "float32 [8, 8]", 256, 80, "int8", "in the graph") for n in range(count)]
+    return named + many
+
+
+def context(count=6):
+    return ReportContext(
+        title="text_classifier, version 12",
+        original_path="/models/text_classifier/12",
+        optimized_path="/models/text_classifier_slim/12",
+        command="tfslim slim /models/text_classifier/12 /models/text_classifier_slim/12 --encoding int8 "
+        "--data files='data/files-*.jsonl' --gate 'top1_agreement>=0.99'",
+        versions={"tfslim": "0.1.0", "TensorFlow": "2.21.0", "Python": "3.11.9", "CPU": "AMD EPYC 7B13, 2 cores"},
+        created="2025-11-03T09:12:44Z",
+        stages=[
+            Stage("original", 487_300_000, 4_812),
+            Stage("freeze", 122_600_000, 1_322, 2.41, "optimizer slots and initial values left out"),
+            Stage("transform", 122_410_000, 871, 0.62),
+            Stage("quantize", 31_880_000, 903, 1.9, "int8; 1 weight left as it is"),
+            Stage("reexport", 31_926_650, 911, 0.71),
+        ],
+        bytes_before=PARTS_BEFORE,
+        bytes_after=PARTS_AFTER,
+        live_parameters=30_534_000,
+        weights=weights(count),
+        changes=[
+            Change("strip_unused_nodes", 391, 1_322, 931),
+            Change("fold_constants", 24, 931, 902),
+            Change("fold_batch_norms", 2, 902, 871),
+        ],
+        skipped=[
+            Skipped("fold_batch_norms", "bn_3/FusedBatchNormV3", "the weights are shared; folding stores them twice"),
+            *[
+                Skipped("fold_constants", f"tile_{n}/Tile", "the result is larger than the growth guard allows")
+                for n in range(14)
+            ],
+        ],
+        error_histograms={
+            "files": {"scores": histogram(-3.6), "embedding": histogram(-3.0, 0.5)},
+            "snippets": {"scores": histogram(-3.8), "embedding": histogram(-3.1, 0.5)},
+        },
+        answers=[
+            Answer(
+                "files",
+                412,
+                "scores",
+                [0.01, 0.55, 0.412, 0.003, 0.001, 0.02, 0.004],
+                [0.01, 0.419, 0.531, 0.002, 0.001, 0.03, 0.007],
+            ),
+            Answer("files", 17, "scores", "sql", "php"),
+        ],
+        dropped=["the training graph", "optimizer state (2 slots for each variable, 244 MB)"],
+    )
