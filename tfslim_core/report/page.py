@@ -63,7 +63,7 @@ def _environment() -> Environment:
         share=formats.share,
         size=formats.size,
     )
-    environment.globals.update(change=headline.change, compare=headline.compare, result=words.result)
+    environment.globals.update(change=headline.change, result=words.result)
     return environment
 
 
@@ -73,7 +73,6 @@ def _view(verdict: Verdict, context: ReportContext) -> dict[str, Any]:
     return {
         "answers": headline.answers(verdict),
         "bars": stacked.stacked(parts),
-        "batches": headline.batches,
         "checks": sorted(verdict.checks, key=lambda check: check.passed),
         "context": context,
         "datasets": {name: _dataset(name, found, context) for name, found in verdict.datasets.items()},
