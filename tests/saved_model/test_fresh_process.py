@@ -24,11 +24,12 @@ TEXTS = np.array([b"import os\nprint(1)" * 5, b"a\0b", b""], object)
 
 @pytest.fixture(scope="module")
 def switch(tmp_path_factory) -> str:
-    """A model that prints on stderr, and then adds 1, or loops without end when it is fed a negative number."""
+    """A model that prints on stdout and stderr, and then adds 1, or loops without end when it is fed a negative number."""
     path = str(tmp_path_factory.mktemp("model") / "switch")
     with tf1.Graph().as_default(), tf1.Session() as session:
         x = tf1.placeholder(tf.int32, [None], name="x")
-        with tf1.control_dependencies([tf.print("printed by the model")]):
+        printed = [tf.print("printed by the model", output_stream=stream) for stream in (sys.stdout, sys.stderr)]
+        with tf1.control_dependencies(printed):
             start = tf.reduce_min(x)
         y = tf.while_loop(lambda i: i < 0, lambda i: tf.minimum(i, -1), [start]) + x + 1
         signature = tf1.saved_model.predict_signature_def({"x": x}, {"y": y})
