@@ -24,7 +24,7 @@ TEXTS = np.array([b"import os\nprint(1)" * 5, b"a\0b", b""], object)
 
 @pytest.fixture(scope="module")
 def switch(tmp_path_factory) -> str:
-    """A model that prints on stdout and stderr, and then adds 1, or loops without end when it is fed a negative number."""
+    """Prints on stdout and stderr, then adds 1; loops without end when it is fed a negative number."""
     path = str(tmp_path_factory.mktemp("model") / "switch")
     with tf1.Graph().as_default(), tf1.Session() as session:
         x = tf1.placeholder(tf.int32, [None], name="x")
