@@ -12,10 +12,12 @@ Weights are read when they are asked for, one at a time, so that a model of many
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +33,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tfslim_core import encodings, storage
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph
-from tfslim_core.weights import Array, Encoded, Weight
+from tfslim_core.weights import ALIGNMENT, Array, Encoded, Weight
 
 _SCHEMA = 1
 _DTYPES = {
@@ -64,7 +66,7 @@ class AssetEntry(_Part):
 
 
 class Source(_Part):
-    """The SavedModel that a bundle was frozen from. bytes: its directory's; live_parameters: elements that it serves."""
+    """The SavedModel that a bundle was frozen from. bytes: its directory's; live_parameters: elements served."""
 
     path: str
     digest: str
@@ -286,20 +288,13 @@ def _opened(file: Path, encoded: Mapping[str, str]) -> tuple[dict[str, Weight], 
     """Weights and variables of a safetensors file, unread."""
     plain: dict[str, Weight] = {}
     parts: dict[str, dict[str, Weight]] = {}
-    numpy_names = {short: name for name, short in _DTYPES.items()}
-    try:
-        opened = safe_open(str(file), framework="numpy")
-        for key in opened.keys():  # type: ignore[no-untyped-call]  # noqa: SIM118  # not a mapping
-            piece = opened.get_slice(key)  # type: ignore[no-untyped-call]
-            dtype = np.dtype(tf.as_dtype(numpy_names[piece.get_dtype()]).as_numpy_dtype)
-            weight = Weight(dtype, tuple(piece.get_shape()), _reader(file, key, dtype))
-            name, hash_sign, role = key.partition("#")
-            if hash_sign:
-                parts.setdefault(name, {})[role] = weight
-            else:
-                plain[name] = weight
-    except (SafetensorError, KeyError, OSError) as error:
-        raise ModelError(f"{file} is damaged: {error}") from None
+    for key, (dtype, shape, start) in _header(file).items():
+        weight = Weight(dtype, shape, partial(_read_tensor, file, key, dtype, shape, start))
+        name, hash_sign, role = key.partition("#")
+        if hash_sign:
+            parts.setdefault(name, {})[role] = weight
+        else:
+            plain[name] = weight
     variables = {name: found.pop("variable") for name, found in parts.items() if "variable" in found}
     for name, encoding in encoded.items():
         if not parts.get(name):
@@ -308,13 +303,40 @@ def _opened(file: Path, encoded: Mapping[str, str]) -> tuple[dict[str, Weight], 
     return plain, variables
 
 
-def _reader(file: Path, key: str, dtype: np.dtype[np.generic]) -> Any:
-    def read() -> Array:
-        try:
-            with safe_open(str(file), framework="numpy") as opened:
-                value: Array = opened.get_tensor(key)
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{file} cannot be read at {key!r}: {error}") from None
-        return value.view(dtype) if value.dtype != dtype else value
+def _header(file: Path) -> dict[str, tuple[np.dtype[np.generic], tuple[int, ...], int]]:
+    """For each tensor of a safetensors file: dtype, shape, and where in the file its bytes start."""
+    numpy_names = {short: name for name, short in _DTYPES.items()}
+    try:
+        with safe_open(str(file), framework="numpy"):
+            pass  # the library checks the header against the file: sizes, overlaps, dtypes
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(length))
+        return {
+            key: (
+                np.dtype(tf.as_dtype(numpy_names[entry["dtype"]]).as_numpy_dtype),
+                tuple(entry["shape"]),
+                8 + length + entry["data_offsets"][0],
+            )
+            for key, entry in header.items()
+            if key != "__metadata__"
+        }
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise ModelError(f"{file} is damaged: {error}") from None
 
-    return read
+
+def _read_tensor(file: Path, key: str, dtype: np.dtype[np.generic], shape: tuple[int, ...], start: int) -> Array:
+    """One tensor; the library would hold it twice on the way. Aligned, so that TensorFlow can take it uncopied."""
+    size = math.prod(shape) * dtype.itemsize
+    buffer = np.empty(size + ALIGNMENT, np.uint8)
+    offset = -buffer.ctypes.data % ALIGNMENT
+    value = buffer[offset : offset + size]
+    try:
+        with file.open("rb") as opened:
+            opened.seek(start)
+            count = opened.readinto(value.data)
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read at {key!r}: {error}") from None
+    if count != size:
+        raise ModelError(f"{file} is cut short at {key!r}")
+    return value.view(dtype).reshape(shape)

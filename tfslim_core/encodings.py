@@ -17,6 +17,7 @@ from tfslim_core.errors import TransformError, nearest
 from tfslim_core.graph import Input, NameMaker, NodeDef, make_node
 from tfslim_core.weights import Array, Encoded, Weight, in_memory
 
+_BLOCK = 4 * 1024 * 1024  # elements that are rounded at a time
 _SCALE_SHARE = 50  # scales that take more than a 50th of the codes' bytes are kept in half precision
 
 
@@ -29,7 +30,7 @@ class Encoding:
     """encode(values, axes) -> parts, and the decoding in NumPy and in TensorFlow.
 
     axes: those that a scale is shared along; () means a scale per element of nothing, i.e. encodings without scales.
-    encode raises NotEncodableError. decoding_ops(name, parts, dtypes, names) gives the nodes, the last one called `name`.
+    encode raises NotEncodableError. decoding_ops(name, parts, dtypes, names): nodes, the last one called `name`.
     """
 
     name: str
@@ -59,7 +60,8 @@ def encoded(weight: Weight, name: str, axes: tuple[int, ...]) -> Weight:
     if weight.dtype != np.float32:
         raise NotEncodableError(f"it is {weight.dtype.name}, not float32")
     value = weight.read()
-    if not np.isfinite(value).all():
+    # NaN and infinity come through a minimum or a maximum; a whole array of booleans would not be small.
+    if not np.isfinite(value.min(initial=0)) or not np.isfinite(value.max(initial=0)):
         raise NotEncodableError("it holds NaN or infinity")
     parts = encoding(name).encode(value, axes)
     return decoded(Encoded(name, {role: in_memory(part) for role, part in parts.items()}))
@@ -105,9 +107,13 @@ def _encode_int8(value: Array, axes: tuple[int, ...]) -> Mapping[str, Array]:
     scale[scale < np.finfo(np.float32).tiny] = 1  # so small a slice becomes zeros; a subnormal scale is not exact
     if scale.nbytes * _SCALE_SHARE > value.size:
         scale = _half(scale)
-    steps = np.divide(floats, scale, dtype=np.float32)
-    np.clip(np.rint(steps, out=steps), -127, 127, out=steps)
-    return {"codes": steps.astype(np.int8), "scale": scale}
+    codes = np.empty(value.shape, np.int8)
+    rows = max(1, _BLOCK * len(floats) // max(floats.size, 1))
+    for start in range(0, len(floats), rows):
+        block = slice(start, start + rows)
+        steps = np.divide(floats[block], scale if len(scale) == 1 else scale[block], dtype=np.float32)
+        codes[block] = np.clip(np.rint(steps, out=steps), -127, 127, out=steps)
+    return {"codes": codes, "scale": scale}
 
 
 def _half(scale: NDArray[np.float32]) -> NDArray[np.float32] | NDArray[np.float16]:

@@ -33,10 +33,33 @@ def whole_directory(out: str | os.PathLike[str], *, overwrite: bool = False) -> 
     try:
         aside.chmod(0o777 & ~_umask())
         yield aside
-        _sync(aside)
+        sync(aside)
         _put_in_place(aside, target, overwrite=overwrite)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def whole_file(out: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """A path to write to beside `out`; the file takes the name `out` only when the block ends without an error.
+
+    Raises:
+        OutputExistsError: `out` exists and `overwrite` is false.
+        ModelError: the folder cannot be written to.
+    """
+    target = Path(os.path.abspath(out))
+    check_free(target, overwrite=overwrite)
+    if target.is_dir():
+        raise OutputExistsError(f"{target} is a directory; a file cannot take its place")
+    aside = target.parent / f".{target.name}.part-{os.getpid()}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        aside.replace(target)
+    except OSError as error:
+        raise ModelError(f"cannot write {target}: {error.strerror}") from None
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def check_free(target: str | os.PathLike[str], *, overwrite: bool) -> None:
@@ -85,7 +108,10 @@ def _files(directory: Path) -> Iterator[Path]:
 def _put_in_place(aside: Path, target: Path, *, overwrite: bool) -> None:
     if not overwrite:
         check_free(target, overwrite=False)
-        aside.rename(target)
+        try:
+            aside.rename(target)
+        except OSError as error:
+            raise OutputExistsError(f"{target} appeared while it was made ({error.strerror})") from None
         return
     old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
     try:
@@ -101,7 +127,7 @@ def _put_in_place(aside: Path, target: Path, *, overwrite: bool) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _sync(directory: Path) -> None:
+def sync(directory: Path) -> None:
     """Bring the files to disk before the rename makes them count."""
     for path in _files(directory):
         with path.open("rb") as file:

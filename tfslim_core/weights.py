@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tfslim_core.errors import ModelError
 
 Array = NDArray[np.generic]
+ALIGNMENT = 64  # bytes; TensorFlow takes over an array's memory only when it starts at a multiple
 
 
 @dataclass(frozen=True)

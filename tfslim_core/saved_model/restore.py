@@ -84,27 +84,27 @@ def _from_checkpoint(reader: Any, key: str, slice_spec: str, model: SavedModel) 
     if key not in shapes:
         raise ModelError(f"{model.path}: the variables files lack {key!r}, which the model restores")
     dtype = np.dtype(dtypes[key].as_numpy_dtype)
-    shape, part = _slice(slice_spec, tuple(shapes[key]))
+    shape = _shape(slice_spec, tuple(shapes[key]))
 
     def read() -> Array:
         try:
-            value = np.asarray(reader.get_tensor(key))
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+            # Unlike the reader's get_tensor, it reads a part alone, and its memory becomes the array's.
+            (tensor,) = tf.raw_ops.RestoreV2(
+                prefix=model.checkpoint, tensor_names=[key], shape_and_slices=[slice_spec], dtypes=[dtypes[key]]
+            )
+        except (tf.errors.OpError, ValueError) as error:
             raise ModelError(f"{model.path}: the variables files are damaged at {key!r}: {one_line(error)}") from None
-        return value[part] if part else value
+        return np.asarray(tensor)
 
     return Weight(dtype, shape, read)
 
 
-def _slice(spec: str, full: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[slice, ...]]:
-    """A part of a partitioned variable, "5000 70 0,2500:-": the whole's shape, then start,length or - per dimension."""
+def _shape(spec: str, full: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a part of a partitioned variable, "5000 70 0,2500:-": the whole's, then start,length or - each."""
     if not spec:
-        return full, ()
-    parts = []
-    for text, size in zip(spec.split(" ")[-1].split(":"), full, strict=True):
-        start, length = (0, size) if text == "-" else map(int, text.split(","))
-        parts.append(slice(start, start + length))
-    return tuple(part.stop - part.start for part in parts), tuple(parts)
+        return full
+    lengths = (text.rpartition(",")[2] for text in spec.split(" ")[-1].split(":"))
+    return tuple(size if length == "-" else int(length) for length, size in zip(lengths, full, strict=True))
 
 
 def _through_identity(graph: Graph, source: Input) -> Input:

@@ -27,7 +27,7 @@ from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph, Input, NameMaker, NodeDef, constant, control_inputs, make_node
 from tfslim_core.saved_model.compact import compact
 from tfslim_core.saved_model.read import INIT_SIGNATURE
-from tfslim_core.weights import Weight
+from tfslim_core.weights import ALIGNMENT, Array, Weight
 
 INLINE_BYTES = 16 * 1024  # a smaller weight stays a constant: a variable's nodes and index entry would weigh as much
 SHARD_BYTES = 256 * 1024 * 1024  # as much of a checkpoint is in memory at once
@@ -91,7 +91,7 @@ def write_checkpoint(prefix: Path, tensors: Mapping[str, Weight]) -> None:
             shards = []
             for number, group in enumerate(_groups(tensors.items(), SHARD_BYTES)):
                 shards.append(f"{aside}/{number}")
-                values = [tf.constant(weight.read()) for _, weight in group]
+                values = [_tensor(weight.read()) for _, weight in group]
                 tf.raw_ops.SaveV2(
                     prefix=shards[-1],
                     tensor_names=[key for key, _ in group],
@@ -102,6 +102,14 @@ def write_checkpoint(prefix: Path, tensors: Mapping[str, Weight]) -> None:
             tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=shards, destination_prefix=str(prefix))
         except tf.errors.OpError as error:
             raise ModelError(f"{prefix.parent}: the variables cannot be written: {error.message}") from None
+
+
+def _tensor(value: Array) -> Any:
+    """The array as a tensor, without a copy where TensorFlow can take its memory."""
+    shareable = value.dtype.kind in "fiu" and value.flags.writeable and value.flags.c_contiguous
+    if shareable and value.nbytes and value.ctypes.data % ALIGNMENT == 0:
+        return tf.experimental.dlpack.from_dlpack(value.__dlpack__())  # type: ignore[misc]  # a number, as checked
+    return tf.constant(value)
 
 
 def _groups(items: Iterable[tuple[str, Weight]], limit: int) -> Iterator[list[tuple[str, Weight]]]:
@@ -236,3 +244,28 @@ def _describe(meta_graph: Any, bundle: Bundle) -> None:
         made = meta_graph.asset_file_def.add(filename=asset.filename)
         made.tensor_info.name = asset.tensor
         meta_graph.collection_def["saved_model_assets"].any_list.value.add().Pack(made)
+
+
+def with_values(graph: Graph) -> Any:
+    """The GraphDef with every weight's value in it.
+
+    Raises:
+        ModelError: that would be larger than protobuf's 2 GiB.
+    """
+    size = sum(weight.nbytes for weight in graph.weights.values())
+    if size > _PROTOBUF_LIMIT:
+        raise ModelError(f"the weights take {size:,} bytes; a GraphDef holds at most 2 GiB: keep the bundle")
+    graph_def = tf.compat.v1.GraphDef()
+    graph_def.CopyFrom(graph.rest)
+    for name, node in graph.nodes.items():
+        graph_def.node.append(_inline(node, graph.weights[name]) if name in graph.weights else node)
+    return graph_def
+
+
+def write_graph_def(bundle: Bundle, file: Path) -> None:
+    """Write a plain frozen graph, for tools that want one; signatures, tables' initial values and assets go.
+
+    Raises:
+        ModelError: it would be larger than 2 GiB.
+    """
+    file.write_bytes(with_values(bundle.graph).SerializeToString(deterministic=True))

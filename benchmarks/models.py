@@ -1,0 +1,73 @@
+"""Models that the benchmarks make: as a TF1 training job exports them, Adam slots in the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+tf1 = tf.compat.v1
+
+
+def dense(path: Path, *, layers: int = 4, width: int = 2048, seed: int = 0) -> None:
+    """`layers` dense layers of width x width with relu; input x [batch, width], output y [batch, width]."""
+
+    def build() -> tuple[Any, Any]:
+        x = h = tf1.placeholder(tf.float32, [None, width], name="x")
+        for i in range(layers):
+            h = tf.nn.relu(_dense(h, width, width, f"layer_{i}"))
+        return {"x": x}, {"y": h}
+
+    _export(path, build, seed)
+
+
+def text_classifier(
+    path: Path, *, words: int = 50_000, size: int = 300, length: int = 64, classes: int = 20, seed: int = 0
+) -> None:
+    """A text CNN: ids [batch, length] of int64, an embedding, two convolutions, max pooling, class scores."""
+
+    def build() -> tuple[Any, Any]:
+        ids = tf1.placeholder(tf.int64, [None, length], name="ids")
+        table = tf1.get_variable("embedding", [words, size], initializer=tf1.random_normal_initializer(stddev=0.1))
+        h = tf.nn.embedding_lookup(table, ids)
+        for i, filters in enumerate((128, 128)):
+            kernel = tf1.get_variable(f"conv_{i}/kernel", [3, int(h.shape[-1]), filters])
+            bias = tf1.get_variable(f"conv_{i}/bias", [filters], initializer=tf1.zeros_initializer())
+            h = tf.nn.relu(tf.nn.bias_add(tf.nn.conv1d(h, kernel, 1, "SAME"), bias))
+        scores = tf.nn.softmax(5 * _dense(tf.reduce_max(h, axis=1), 128, classes, "head"))
+        return {"ids": ids}, {"scores": scores}
+
+    _export(path, build, seed)
+
+
+def requests(name: str, batch: int, seed: int = 1) -> dict[str, np.ndarray]:
+    """Feeds for `dense` or `text_classifier`; words follow Zipf's law, as they do in texts."""
+    rng = np.random.default_rng(seed)
+    if name == "dense":
+        return {"x": rng.standard_normal((batch, 2048)).astype(np.float32)}
+    return {"ids": np.minimum(rng.zipf(1.2, (batch, 64)), 49_999).astype(np.int64)}
+
+
+def _dense(x: Any, inputs: int, outputs: int, name: str) -> Any:
+    kernel = tf1.get_variable(
+        f"{name}/kernel", [inputs, outputs], initializer=tf1.random_normal_initializer(stddev=(2 / inputs) ** 0.5)
+    )
+    bias = tf1.get_variable(f"{name}/bias", [outputs], initializer=tf1.random_normal_initializer(stddev=0.1))
+    return tf.nn.bias_add(tf.matmul(x, kernel), bias)
+
+
+def _export(path: Path, build: Callable[[], tuple[dict[str, Any], dict[str, Any]]], seed: int) -> None:
+    with tf1.Graph().as_default(), tf1.Session() as session, tf1.variable_scope("", use_resource=True):
+        tf1.set_random_seed(seed)
+        inputs, outputs = build()
+        loss = tf.add_n([tf.reduce_mean(output) for output in outputs.values()])
+        tf1.train.AdamOptimizer().minimize(loss)
+        session.run(tf1.global_variables_initializer())
+        builder = tf1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(
+            session, ["serve"], {"serving_default": tf1.saved_model.predict_signature_def(inputs, outputs)}
+        )
+        builder.save()
