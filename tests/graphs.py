@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import tensorflow as tf
 
-from tfslim_core.graph import Graph, constant_value, parse_input
+from tfslim_core.graph import Graph, constant, constant_value, make_node, parse_input
 
 v1 = tf.compat.v1
 
@@ -39,9 +39,35 @@ def whole_graph_def(graph):
 def run(graph, feeds, fetches=None):
     """The values of the outputs, or of the tensors or nodes `fetches`."""
     with tf.Graph().as_default():
-        tf.import_graph_def(whole_graph_def(graph), name="")
+        tf.import_graph_def(_with_nhwc_convolutions(whole_graph_def(graph)), name="")
         with v1.Session() as session:
             return session.run(list(fetches or graph.outputs), {name: feeds[name] for name in feeds})
+
+
+def _with_nhwc_convolutions(graph_def):
+    """The graph with a transpose before and after each NCHW convolution, which CPUs do not compute."""
+    result = v1.GraphDef(library=graph_def.library, versions=graph_def.versions)
+    for node in graph_def.node:
+        result.node.append(node)
+        if node.op != "Conv2D" or node.attr["data_format"].s != b"NCHW":
+            continue
+        conv = result.node[-1]
+        conv.name = f"{node.name}/nhwc"
+        conv.attr["data_format"].s = b"NHWC"
+        for key in ("strides", "dilations"):
+            if key in node.attr:
+                sizes = node.attr[key].list.i
+                conv.attr[key].list.i[:] = [sizes[axis] for axis in (0, 2, 3, 1)]
+        for name, source, order in (
+            (f"{node.name}/before", node.input[0], (0, 2, 3, 1)),
+            (node.name, conv.name, (0, 3, 1, 2)),
+        ):
+            permutation = constant(f"{name}/order", np.array(order, np.int32))[0]
+            result.node.append(permutation)
+            result.node.append(make_node("Transpose", name, [source, permutation.name], T=tf.float32))
+            result.node[-1].attr["T"].CopyFrom(node.attr["T"])
+        conv.input[0] = f"{node.name}/before"
+    return result
 
 
 def random_feeds(graph, seed=0, unknown=3):

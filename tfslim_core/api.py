@@ -20,7 +20,7 @@ from tfslim_core.verdict import Verdict
 
 if TYPE_CHECKING:
     from tfslim_core.bundle import Bundle, StepEntry, WeightEntry
-    from tfslim_core.publish import Published
+    from tfslim_core.publishing import Published
     from tfslim_core.saved_model.sample_check import Sample
 
 Path_ = str | os.PathLike[str]
@@ -155,7 +155,7 @@ def quantize(
         OutputExistsError: the output exists and `overwrite` is false.
     """
     from tfslim_core.bundle import read_bundle
-    from tfslim_core.quantize.quantize import Choice
+    from tfslim_core.quantization.encode_weights import Choice
 
     start = time.monotonic()
     storage.check_free(out, overwrite=overwrite)
@@ -205,7 +205,7 @@ def publish(optimized: Path_, base: Path_, *, verdict: Path_ | Verdict) -> Publi
         GateFailedError: the verdict is a fail. InconclusiveError: it is inconclusive.
         ModelError: the verdict is of other bytes, or the copy could not be made.
     """
-    from tfslim_core.publish import publish as published
+    from tfslim_core.publishing import publish as published
 
     found = verdict if isinstance(verdict, Verdict) else Verdict.read(_local(verdict))
     return published(_local(optimized), _local(base), found)
@@ -217,7 +217,7 @@ def rollback(base: Path_) -> Published:
     Raises:
         ModelError: there is none before it.
     """
-    from tfslim_core.publish import rollback as rolled_back
+    from tfslim_core.publishing import rollback as rolled_back
 
     return rolled_back(_local(base))
 
@@ -295,10 +295,10 @@ def _transformed(bundle: Bundle, transforms: str | Iterable[str] | None, progres
 
 def _quantized(bundle: Bundle, choice: Any, leave: Sequence[str], progress: Progress) -> Bundle:
     from tfslim_core.bundle import StepEntry
-    from tfslim_core.quantize.quantize import quantize as encode
+    from tfslim_core.quantization.encode_weights import encode_weights
 
     start = time.monotonic()
-    graph, entries = encode(
+    graph, entries = encode_weights(
         bundle.graph, choice, leave=leave, progress=lambda name: progress(f"quantize: {name}", 0, 0)
     )
     changed = sum(entry.placement != "none" for entry in entries)

@@ -1,7 +1,7 @@
 """How a weight is stored: a NumPy encoder, and the few stock TensorFlow ops that decode it to the same bits.
 
 An encoding turns a float array into parts ("codes", "scale") and back. Where the decoding ops are put (after a gather,
-at load, in the graph) is a placement's business; see `quantize.placements`.
+at load, in the graph) is a placement's business; see `quantization.placements`.
 """
 
 from __future__ import annotations

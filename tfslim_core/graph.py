@@ -168,6 +168,8 @@ class Graph:
         gone = set(drop) - set(added)
         nodes = {name: added.pop(name, node) for name, node in self.nodes.items() if name not in gone}
         nodes.update(added)
+        if gone:
+            nodes = {name: _without_lost_colocations(node, nodes) for name, node in nodes.items()}
         kept = {**self.weights, **(weights or {})}
         rest = self.rest
         if library is not None:
@@ -369,6 +371,21 @@ def check(graph: Graph) -> None:
 
 def _dtype_name(dtype: int) -> str:
     return str(tf.as_dtype(dtype).name)
+
+
+def _without_lost_colocations(node: NodeDef, nodes: Collection[str]) -> NodeDef:
+    """The node, or a copy that is no longer told to be placed beside nodes that are gone: TensorFlow refuses that."""
+    if "_class" not in node.attr:
+        return node
+    wishes = list(node.attr["_class"].list.s)
+    kept = [wish for wish in wishes if not wish.startswith(b"loc:@") or wish[5:].decode() in nodes]
+    if kept == wishes:
+        return node
+    copy = renamed(node, node.name)
+    del copy.attr["_class"]
+    if kept:
+        copy.attr["_class"].list.s.extend(kept)
+    return copy
 
 
 def _without_large_values(nodes: Iterable[NodeDef]) -> tuple[dict[str, NodeDef], dict[str, Weight]]:

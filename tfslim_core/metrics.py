@@ -103,7 +103,12 @@ def shorten(value: Any) -> Any:
         return value if more <= 0 else f"{value[:SHOWN_CHARACTERS]} … ({more} more characters)"
     if isinstance(value, Mapping):
         return {str(key): shorten(item) for key, item in value.items()}
-    array = np.asarray(value)
+    if value is None:
+        return None
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of unequal length
+        return shorten(str(value))
     if array.ndim == 0:
         item = array.item()
         if isinstance(item, bytes | str):

@@ -318,14 +318,14 @@ def _apply(draft: _Draft, found: _Found, edit: Edit) -> set[str]:
         return list(dict.fromkeys(each))
 
     matched = [*found.ops, *(name for name in found.constants if name not in found.ops)]
-    gone = [name for name in found.ops if name not in named]
+    gone = [name for name in matched if name not in named]
     added: dict[str, list[str]] = {}
     for node in edit.nodes:
         if draft.graph.has_v1_control_flow:
             # There a control input also says in which loop and on which branch a node runs: all have to agree.
             added[node.name] = controls(matched)
         elif node.name == root:
-            added[node.name] = controls([root, *gone])
+            added[node.name] = controls(list(dict.fromkeys([root, *gone])))
         else:
             added[node.name] = controls([node.name]) if node.name in covered else []
     draft.weights.update(edit.weights)
@@ -333,7 +333,8 @@ def _apply(draft: _Draft, found: _Found, edit: Edit) -> set[str]:
         inputs = dict.fromkeys([*(f"^{name}" for name in control_inputs(node)), *(f"^{n}" for n in added[node.name])])
         draft.put(renamed(node, node.name, [*data_inputs(node), *inputs]))
     for name in gone:
-        draft.drop(name)
+        if name in found.ops:
+            draft.drop(name)
     for name in found.constants:
         unread = name in draft.nodes and not draft.uses_of(name)
         if unread and name not in named and name not in draft.graph.interface:

@@ -14,7 +14,7 @@ from tfslim_core import encodings
 from tfslim_core.bundle import WeightEntry
 from tfslim_core.errors import TransformError
 from tfslim_core.graph import Graph
-from tfslim_core.quantize.placements import Edit, Placement, Use, place, use_of
+from tfslim_core.quantization.placements import Edit, Placement, Use, place, use_of
 from tfslim_core.weights import Weight
 
 
@@ -39,7 +39,7 @@ def candidates(graph: Graph, choice: Choice) -> list[str]:
     return sorted(names, key=lambda name: (-graph.weights[name].nbytes, name))
 
 
-def quantize(
+def encode_weights(
     graph: Graph, choice: Choice, *, leave: Collection[str] = (), progress: Callable[[str], None] | None = None
 ) -> tuple[Graph, list[WeightEntry]]:
     """Encode the graph's weights.
