@@ -1,0 +1,149 @@
+"""The transforms, the order in which they run unless told otherwise, and `apply`, which runs them.
+
+One file each, named after the transform; importing this package registers them all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from tfslim_core import ops, registry
+from tfslim_core.errors import TfslimError, TransformError
+from tfslim_core.graph import Graph, parse_input
+from tfslim_core.registry import Call, Outcome, Skipped, Value
+from tfslim_core.transforms import (
+    fold_batch_norms,
+    fold_constants,
+    merge_duplicate_nodes,
+    remove_nodes,
+    strip_unused_nodes,
+)
+
+__all__ = [
+    "DEFAULT",
+    "Step",
+    "apply",
+    "fold_batch_norms",
+    "fold_constants",
+    "merge_duplicate_nodes",
+    "remove_nodes",
+    "strip_unused_nodes",
+]
+
+DEFAULT = (
+    # First, so that the others look only at what is needed.
+    "strip_unused_nodes",
+    # An Identity between a layer and its weights or its batch norm would hide the pattern.
+    "remove_nodes(op=Identity, op=StopGradient, op=PreventGradient, op=Snapshot)",
+    # Scales and offsets that are computed from constants become constants, which the next one looks for.
+    "fold_constants",
+    # After folding, and before anything is quantized: rounding a variance to zero costs accuracy.
+    "fold_batch_norms",
+    # After batch norms: equal weights (all zero, say) that two layers share could not be folded.
+    "merge_duplicate_nodes",
+    # What the others left behind.
+    "strip_unused_nodes",
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A transform that ran: what it changed, and what it left alone.
+
+    bytes_before, bytes_after: of the graph with its weights as they are stored. seconds: wall clock.
+    error: why the graph was kept as it was, when an error was ignored.
+    """
+
+    name: str
+    parameters: Mapping[str, Value]
+    changes: int
+    nodes_before: int
+    nodes_after: int
+    bytes_before: int
+    bytes_after: int
+    skipped: tuple[Skipped, ...]
+    seconds: float
+    error: str = ""
+
+
+# Called before each transform with how many have run, how many there are, and its name.
+Progress = Callable[[int, int, str], None]
+
+
+def apply(
+    graph: Graph, calls: str | Iterable[str | Call] | None = None, *, progress: Progress | None = None
+) -> tuple[Graph, list[Step]]:
+    """Run transforms, one after the other; `DEFAULT` unless told otherwise.
+
+    Raises:
+        TransformError: a call is wrong, or a transform failed; the message names it and those that ran before.
+    """
+    asked = _calls(DEFAULT if calls is None else calls)
+    steps: list[Step] = []
+    nodes, size = len(graph.nodes), stored_bytes(graph)
+    for number, call in enumerate(asked):
+        name = call.transform.name
+        if progress:
+            progress(number, len(asked), name)
+        start = time.monotonic()
+        error = ""
+        try:
+            outcome = call.transform.function(graph, **call.arguments)
+            _check_interface(graph, outcome.graph)
+        except TfslimError as failure:
+            before = f" (before it ran: {', '.join(step.name for step in steps)})" if steps else ""
+            message = str(failure).removeprefix(f"{name}: ")
+            if not call.ignore_errors:
+                raise TransformError(f"{name}: {message}{before}") from failure
+            outcome, error = Outcome(graph), message
+        unchanged = outcome.graph is graph
+        graph = outcome.graph
+        nodes_before, bytes_before = nodes, size
+        if not unchanged:
+            nodes, size = len(graph.nodes), stored_bytes(graph)
+        seconds = time.monotonic() - start
+        steps.append(
+            Step(
+                name=name,
+                parameters=dict(call.arguments),
+                changes=outcome.changes,
+                nodes_before=nodes_before,
+                nodes_after=nodes,
+                bytes_before=bytes_before,
+                bytes_after=size,
+                skipped=outcome.skipped,
+                seconds=seconds,
+                error=error,
+            )
+        )
+    return graph, steps
+
+
+def stored_bytes(graph: Graph) -> int:
+    """Bytes of the graph and of its weights as they are stored."""
+    nodes: int = sum(node.ByteSize() for node in graph.nodes.values())
+    library: int = graph.rest.ByteSize()
+    return nodes + library + sum(weight.stored_bytes for weight in graph.weights.values())
+
+
+def _calls(calls: str | Iterable[str | Call]) -> list[Call]:
+    if isinstance(calls, str):
+        return registry.parse(calls)
+    return [one for call in calls for one in ([call] if isinstance(call, Call) else registry.parse(call))]
+
+
+def _check_interface(before: Graph, after: Graph) -> None:
+    """Say whether inputs, outputs and targets are the same, and of the same types.
+
+    Raises:
+        TransformError: they are not.
+    """
+    if (before.inputs, before.outputs, before.targets) != (after.inputs, after.outputs, after.targets):
+        raise TransformError("it changed the interface")
+    for tensor in (*before.inputs, *before.outputs):
+        source = parse_input(tensor)
+        was, now = (ops.output_dtypes(g.nodes[source.node], g.functions)[source.port] for g in (before, after))
+        if was != now:
+            raise TransformError(f"it changed the type of {tensor!r} of the interface")
