@@ -22,6 +22,8 @@ Array = NDArray[Any]
 Kind = Literal["float", "integer", "bool", "string"]
 
 WORST_KEPT = 10
+# Values that are worked on at a time, so that the temporary arrays stay in the cache.
+_BLOCK = 1 << 16
 SHOWN_VALUES = 16
 SHOWN_CHARACTERS = 400
 # Main outputs by name, where more than one output scores classes.
@@ -243,47 +245,65 @@ class ErrorStats:
 
     def _add_numbers(self, original: Array, optimized: Array) -> Array:
         """Add to the error sums; returns the largest error of each row, [rows] float64."""
+        if self.histogram is None:
+            self.histogram = LogHistogram()
         rows = len(original)
-        a, b = (_as_float64(x).reshape(rows, -1) for x in (original, optimized))
+        step = max(1, _BLOCK // max(1, original.size // rows))
+        blocks = [slice(start, start + step) for start in range(0, rows, step)]
+        return np.concatenate([self._add_block(original[block], optimized[block]) for block in blocks])
+
+    def _add_block(self, original: Array, optimized: Array) -> Array:
+        rows = len(original)
+        a: Array = _as_float64(original).reshape(rows, -1)
+        b: Array = _as_float64(optimized).reshape(rows, -1)
         with np.errstate(all="ignore"):
-            error = np.abs(b - a)
+            error: Array = np.abs(b - a)
+        if np.isfinite(error).all():
+            row_errors = error.max(1, initial=0.0)
+            a, b, error = (x.reshape(-1) for x in (a, b, error))
+        else:
             usable = np.isfinite(a) & np.isfinite(b)
-        if not usable.all():
             equal = (a == b) | (np.isnan(a) & np.isnan(b))
             mismatched = ~usable & ~equal
             self.nan_mismatches += int(mismatched.sum())
             row_errors = np.where(usable, error, np.where(mismatched, math.inf, 0.0)).max(1, initial=0.0)
             a, b, error = a[usable], b[usable], error[usable]
-        else:
-            row_errors = error.max(1, initial=0.0)
         self.finite += error.size
         self.max_error = max(self.max_error, float(error.max(initial=0.0)))
         with np.errstate(all="ignore"):
             self.errors.add(float(error.sum()))
-            self.errors_squared.add(float(np.square(error).sum()))
-            self.original_squared.add(float(np.square(a).sum()))
-            self.optimized_squared.add(float(np.square(b).sum()))
-            self.products.add(float((a * b).sum()))
-        if self.histogram is None:
-            self.histogram = LogHistogram()
-        self.histogram.add(error)
+            for total, x, y in (
+                (self.errors_squared, error, error),
+                (self.original_squared, a, a),
+                (self.optimized_squared, b, b),
+                (self.products, a, b),
+            ):
+                total.add(float(np.einsum("i,i->", x, y)))
+        if self.histogram is not None:
+            self.histogram.add(error)
         return np.asarray(row_errors)
 
     def _add_ranks(self, original: Array, optimized: Array) -> None:
-        a, b = (_as_float64(x).reshape(-1, original.shape[-1]) for x in (original, optimized))
+        a, b = (x.reshape(-1, original.shape[-1]) for x in (original, optimized))
+        agree = a.argmax(1) == b.argmax(1)
         # argmax takes the first NaN for the largest: rows agree only where the same values are NaN.
-        agree = (a.argmax(1) == b.argmax(1)) & (np.isnan(a) == np.isnan(b)).all(1)
+        nan_a, nan_b = np.isnan(a), np.isnan(b)
+        if nan_a.any() or nan_b.any():
+            agree &= (nan_a == nan_b).all(1)
         self.ranked += len(agree)
         self.agreed += int(agree.sum())
 
     def _watch_constant(self, original: Array) -> None:
         if not self.constant:
             return
-        first, rest = original[:1], original[1:]
-        same = rest == first
-        if kind_of(original.dtype) == "float":
-            same |= np.isnan(rest) & np.isnan(first)
-        self.constant = bool(np.all(same))
+        # Most outputs vary, and show it in the second row already.
+        for rows in (original[:2], original):
+            same = rows[1:] == rows[:1]
+            if kind_of(original.dtype) == "float":
+                same |= np.isnan(rows[1:]) & np.isnan(rows[:1])
+            self.constant &= bool(np.all(same))
+            if not self.constant:
+                break
         self._watch_answer(_digest(original[0]))
 
     def _watch_answer(self, answer: bytes | None) -> None:
