@@ -92,6 +92,9 @@ def assert_same_model(before, after, feeds, rtol=1e-5, atol=1e-5):
     """The interface is whole and every output the same; an output that is one number over and over proves nothing."""
     assert_same_interface(before, after)
     for name, wanted, found in zip(before.outputs, run(before, feeds), run(after, feeds), strict=True):
+        if isinstance(wanted, bytes):
+            assert found == wanted, name
+            continue
         assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape), name
         if wanted.dtype.kind == "f" and wanted.size > 1:
             assert np.ptp(wanted) > 0, f"{name} is constant"

@@ -60,7 +60,7 @@ from tfslim_core.weights import Array, Weight
 _ALLOWANCE = 1024  # bytes that a fold may add: the node that goes, its name and attributes weigh about as much
 _AT_ONCE = 64 << 20  # bytes of weights and results held while computing
 _LAZY_BYTES = 1 << 20  # a larger result is computed anew whenever it is read, rather than held
-_ROUNDS = 8
+_ROUNDS = 20  # when something turns out too large or impossible, the rest is planned anew, at most so often
 _SHAPE_OPS = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 # Stateless to the registry, yet their result comes from outside of the graph.
 _OUTSIDE = frozenset(
@@ -89,9 +89,19 @@ def fold_constants(
     if clear_output_shapes:
         graph = _without_output_shapes(graph)
     graph, shapes = _fold_shapes(graph, excluded, reasons)
-    graph, folds = _fold_values(graph, excluded, max_constant_size_in_bytes, reasons)
-    skipped = tuple(Skipped(name, reason) for name, reason in reasons.items() if name in graph.nodes)
-    return Outcome(graph, shapes + folds, skipped)
+    changes = shapes
+    for _ in range(_ROUNDS):
+        # What was too large beside the constants that it read may not be beside what they have become.
+        graph, folds = _fold_values(graph, excluded, max_constant_size_in_bytes, reasons)
+        changes += folds
+        if not folds:
+            break
+    skipped = tuple(
+        Skipped(name, reason)
+        for name, reason in reasons.items()
+        if name in graph.nodes and graph.nodes[name].op != "Const"
+    )
+    return Outcome(graph, changes, skipped)
 
 
 class _Excluded:
@@ -236,9 +246,10 @@ def _fold_values(graph: Graph, excluded: _Excluded, most: int, reasons: dict[str
         nodes = [graph.nodes[name] for name in _with_leaves(graph, candidates)]
         try:
             with _imported(nodes, graph.weights, graph.functions, graph.rest.versions) as imported:
-                for _ in range(_ROUNDS):
-                    plan = _Plan(graph, order, candidates, refused, most, imported, reasons)
-                    results, failed = _compute(plan)
+                computed: dict[str, dict[int, _Result]] = {}
+                for rounds_left in reversed(range(_ROUNDS)):
+                    plan = _Plan(graph, order, candidates, refused, most, imported, reasons, guess=rounds_left > 0)
+                    results, failed = _compute(plan, computed)
                     failed |= plan.too_large(results)
                     if not failed:
                         return _put(graph, results, plan.unread(), reasons)
@@ -314,7 +325,7 @@ def _with_leaves(graph: Graph, names: Iterable[str]) -> dict[str, None]:
 class _Plan:
     """Which candidates are replaced by their value, decided from the readers down to what is read.
 
-    live: how many inputs of nodes that remain read a node.
+    live: how many inputs of nodes that remain read a node. guess: also take nodes whose size has to be computed first.
     """
 
     def __init__(
@@ -326,7 +337,10 @@ class _Plan:
         most: int,
         imported: tf.Graph,
         reasons: dict[str, str],
+        *,
+        guess: bool,
     ) -> None:
+        self.guess = guess
         self.graph, self.candidates, self.most, self.imported = graph, candidates, most, imported
         self.live = {name: len(readers) for name, readers in graph.readers.items()}
         self.freed: dict[str, int] = {}  # node to replace -> bytes of constants that are needed no more
@@ -370,7 +384,9 @@ class _Plan:
             return "a signature reads another of its outputs than the first", 0
         freed = self._freed(name)
         size = self.size(name, ports)
-        return ("" if size is None else self.grows(size, freed)), freed
+        if size is None:
+            return "" if self.guess else "its size shows only when it is computed", freed
+        return self.grows(size, freed), freed
 
     def grows(self, size: int, freed: int) -> str:
         """Why a result of that size is not kept, if it is not."""
@@ -442,11 +458,15 @@ def _value_bytes(value: Array) -> int:
     return sum(map(len, value.ravel().tolist())) if value.dtype.hasobject else value.nbytes
 
 
-def _compute(plan: _Plan) -> tuple[dict[str, dict[int, _Result]], dict[str, str]]:
-    """The values of the nodes to replace, and the reasons of those that cannot be computed."""
+def _compute(
+    plan: _Plan, computed: dict[str, dict[int, _Result]]
+) -> tuple[dict[str, dict[int, _Result]], dict[str, str]]:
+    """The values of the nodes to replace, and the reasons of those that cannot be computed.
+
+    computed: values known from before, to which the new ones are added.
+    """
     graph = plan.graph
     under = _weights_under(graph, plan.candidates)
-    results: dict[str, dict[int, _Result]] = {}
     failed: dict[str, str] = {}
     config = _config()
     with tf.compat.v1.Session(graph=plan.imported, config=config) as session:
@@ -464,7 +484,7 @@ def _compute(plan: _Plan) -> tuple[dict[str, dict[int, _Result]], dict[str, str]
                 run(names[len(names) // 2 :])
                 return
             for name in names:
-                results[name] = {
+                computed[name] = {
                     port: _result(plan, name, port, value)
                     for port, value in zip(plan.ports[name], found[name], strict=True)
                 }
@@ -473,6 +493,8 @@ def _compute(plan: _Plan) -> tuple[dict[str, dict[int, _Result]], dict[str, str]
         held: set[str] = set()
         size = 0
         for name in reversed(list(plan.freed)):
+            if name in computed and set(plan.ports[name]) <= set(computed[name]):
+                continue
             batch.append(name)
             size += (plan.size(name, plan.ports[name]) or 0) + sum(
                 graph.weights[weight].nbytes for weight in under[name] - held
@@ -483,6 +505,9 @@ def _compute(plan: _Plan) -> tuple[dict[str, dict[int, _Result]], dict[str, str]
                 batch, held, size = [], set(), 0
         if batch:
             run(batch)
+    results = {
+        name: {port: computed[name][port] for port in plan.ports[name]} for name in plan.freed if name not in failed
+    }
     return results, failed
 
 
