@@ -1,0 +1,209 @@
+"""How records become what a signature takes: which signature, which keys, and the arrays of one record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfslim_core.errors import DataError, ModelError, nearest
+from tfslim_core.metrics import kind_of
+from tfslim_core.saved_model.served_signatures import Signature, TensorSpec
+from tfslim_core.validation.convert import Shape, from_array, from_nested
+from tfslim_core.validation.records import Record
+
+Array = NDArray[Any]
+DEFAULT_SIGNATURE = "serving_default"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The arrays of one record.
+
+    numbers: the record's number for each row. arrays: input key -> [rows, …]; inputs without a batch axis have one all
+    the same. labels: [rows], integers or bytes, or None.
+    """
+
+    numbers: Sequence[int]
+    arrays: Mapping[str, Array]
+    labels: Array | None = None
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """How the records of one dataset are fed.
+
+    signature, inputs: its name and what it takes. label: the key that holds the label. whole: records go as they are to
+    the lone string input, rather than by key.
+    """
+
+    signature: str
+    inputs: Mapping[str, TensorSpec]
+    label: str | None = None
+    whole: bool = False
+
+    @property
+    def keys(self) -> frozenset[str] | None:
+        """The keys that records are asked for; None where a record is fed whole."""
+        return None if self.whole else frozenset(self.inputs) | ({self.label} if self.label else set())
+
+    def rows(self, record: Record) -> Rows:
+        """The arrays of a record.
+
+        Raises:
+            DataError: it lacks a key, or a value does not fit; names the key.
+        """
+        if record.signature and record.signature != self.signature:
+            raise DataError(f"the record asks for signature {record.signature!r}, not {self.signature!r}")
+        rows = 1 if record.rows is None else record.rows
+        arrays = {key: _with_rows(record, key, value, self.inputs[key], rows) for key, value in self._values(record)}
+        numbers = range(record.number, record.number + rows) if record.counted else [record.number] * rows
+        return Rows(numbers, arrays, self._labels(record, rows))
+
+    def _values(self, record: Record) -> list[tuple[str, Any]]:
+        lone = _lone_input(self.inputs)
+        if self.whole or record.values is None:
+            if lone is None:
+                raise DataError(f"it is a bare value; the signature takes the keys: {', '.join(self.inputs)}")
+            return [(lone, record.whole)]
+        missing = [key for key, spec in self.inputs.items() if key not in record.values and not spec.optional]
+        if missing:
+            raise DataError(f"it lacks {', '.join(missing)}; its keys are: {_listed(record.values)}")
+        return [(key, record.values[key]) for key in self.inputs if key in record.values]
+
+    def _labels(self, record: Record, rows: int) -> Array | None:
+        if self.label is None:
+            return None
+        value = record.values.get(self.label) if record.values is not None else None
+        if value is None:
+            raise DataError(f"it lacks the label {self.label!r}")
+        array = np.asarray([_bytes(item) for item in np.asarray(value, object).reshape(-1)], object)
+        if len(array) != rows:
+            raise DataError(f"expected one value for the label {self.label!r}, found {len(array)}")
+        if all(isinstance(item, bytes) for item in array):
+            return array
+        try:
+            numbers = np.asarray([float(item) for item in array])
+        except (TypeError, ValueError):
+            numbers = np.full(rows, np.nan)
+        if not np.array_equal(numbers, np.floor(numbers)):
+            raise DataError(f"the label {self.label!r} is neither a whole number nor a string")
+        return numbers.astype(np.int64)
+
+
+def row_shape(spec: TensorSpec) -> Shape:
+    """The shape of one example of an input, None where the rank is unknown."""
+    return None if spec.shape is None else spec.shape[1:]
+
+
+def has_batch_axis(spec: TensorSpec) -> bool:
+    """Whether an input takes several examples at once."""
+    return spec.shape != ()
+
+
+def choose_signature(
+    signatures: Mapping[str, Signature], wanted: str | None, records: Sequence[Record], where: str
+) -> str:
+    """The signature that the data feeds: `wanted`, else serving_default if it fits, else the one that does.
+
+    records: the first of the data, of any dataset; one that fits is enough. where: the data's path, for messages.
+
+    Raises:
+        ModelError: there is no signature of that name, or none at all.
+        DataError: none fits (shows all keys), or several do.
+    """
+    if wanted is not None and wanted not in signatures:
+        raise ModelError(
+            f"no signature {wanted!r}{nearest(wanted, signatures)} in the original (it has: {', '.join(signatures)})"
+        )
+    if not signatures:
+        raise ModelError("the original has no signature")
+    if wanted is not None or not records:
+        return wanted or (DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else next(iter(signatures)))
+    fitting = [name for name, signature in signatures.items() if fits(signature.inputs, records) is not None]
+    if DEFAULT_SIGNATURE in fitting:
+        return DEFAULT_SIGNATURE
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise DataError(f"{where} fits several signatures: {', '.join(fitting)}; choose one with --signature")
+    takes = "; ".join(f"{name} takes {_takes(signature.inputs)}" for name, signature in signatures.items())
+    raise DataError(f"{where}: no signature takes records with {_has(records)} ({takes})")
+
+
+def feeding(signature: Signature, records: Sequence[Record], label: str | None, where: str) -> Feeding:
+    """How a dataset feeds a signature, judged by its first records: one that fits is enough.
+
+    Raises:
+        DataError: no record has the keys of the signature, or none the label; shows both sets.
+    """
+    fit = fits(signature.inputs, records)
+    if fit is None:
+        known = {key for record in records for key in record.values or ()}
+        hint = next((nearest(key, known) for key in signature.inputs if key not in known), "")
+        raise DataError(
+            f"{where}: its records have {_has(records)}; signature {signature.name!r} takes "
+            f"{_takes(signature.inputs)}{hint}"
+        )
+    if label is not None and records and not any(label in (record.values or ()) for record in records):
+        known = {key for record in records for key in record.values or ()}
+        raise DataError(f"{where}: no record has the label {label!r}{nearest(label, known)}; they have {_has(records)}")
+    return Feeding(signature.name, signature.inputs, label, whole=fit == "whole")
+
+
+def fits(inputs: Mapping[str, TensorSpec], records: Iterable[Record]) -> str | None:
+    """How records can feed these inputs: "keys", "whole" (to the lone string input), or None. No record fits any."""
+    required = {key for key, spec in inputs.items() if not spec.optional}
+    lone = _lone_input(inputs)
+    seen, whole = False, False
+    for record in records:
+        seen = True
+        if required <= set(record.values if record.values is not None else ([lone] if lone else [])) and inputs:
+            return "keys"
+        whole |= isinstance(record.whole, bytes) and lone is not None and kind_of(inputs[lone].dtype) == "string"
+    return "whole" if whole else (None if seen else "keys")
+
+
+def _lone_input(inputs: Mapping[str, TensorSpec]) -> str | None:
+    required = [key for key, spec in inputs.items() if not spec.optional]
+    keys = required or list(inputs)
+    return keys[0] if len(keys) == 1 else None
+
+
+def _with_rows(record: Record, key: str, value: Any, spec: TensorSpec, rows: int) -> Array:
+    shape = row_shape(spec) if has_batch_axis(spec) else ()
+    try:
+        if record.rows is not None:
+            array = np.asarray(value)
+            array = np.broadcast_to(array, (rows,)) if array.ndim == 0 else array
+            array = from_array(array, spec.dtype, shape)
+        elif record.values is None or value is record.whole:
+            array = from_nested(value, spec.dtype, shape)[None]
+        else:
+            array = record.convert(value, spec.dtype, shape)[None]
+    except DataError as error:
+        raise DataError(f"{key!r}: {error}") from None
+    if len(array) != rows:
+        raise DataError(f"{key!r}: expected {rows} rows, found {len(array)}")
+    return array
+
+
+def _bytes(item: Any) -> Any:
+    return item.encode() if isinstance(item, str) else item
+
+
+def _has(records: Sequence[Record]) -> str:
+    keys = sorted({key for record in records for key in record.values or ()})
+    return f"the keys: {', '.join(keys)}" if keys else "no keys"
+
+
+def _takes(inputs: Mapping[str, TensorSpec]) -> str:
+    words = [f"{key} (optional)" if spec.optional else key for key, spec in inputs.items()]
+    return f"the keys: {', '.join(words) or 'none'}"
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(values)) or "none"

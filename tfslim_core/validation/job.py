@@ -1,0 +1,334 @@
+"""Validate an optimized model against its original, on data: from paths to a verdict."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfslim_core import gate, storage
+from tfslim_core.costs import Costs, measure_pair
+from tfslim_core.errors import DataError, ModelError, UsageError, nearest
+from tfslim_core.metrics import WorstCase
+from tfslim_core.metrics import main_output as guess_main_output
+from tfslim_core.saved_model.served_signatures import Signature, read_signatures
+from tfslim_core.validation import pipeline
+from tfslim_core.validation.batches import Batch, Batcher
+from tfslim_core.validation.feeding import Feeding, choose_signature, feeding, has_batch_axis
+from tfslim_core.validation.paired_models import OpenModel, PairHandler, open_served_model
+from tfslim_core.validation.records import Letter, Record, split_place
+from tfslim_core.validation.sources import Dataset, first_records, open_dataset, shards
+from tfslim_core.validation.tally import DatasetSummary
+from tfslim_core.verdict import DatasetResult, LatencyPair, ModelCosts, Models, Verdict, WorstExample
+
+DEAD_LETTERS = "dead_letters.jsonl"
+LATENCY_BATCHES = (1, 32)
+_WORST_TOLD = 20
+
+Feeds = Mapping[str, NDArray[Any]]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """A verdict, and what a report tells beside it.
+
+    signature: the one that was fed. main_output: the one that gates without a name mean; None where nothing was
+    compared. histograms: dataset -> output -> (edges, counts) of absolute errors, first edge 0, last infinite.
+    worst: dataset -> (output, case), the main output's first; the index of a case is the record's number in its
+    dataset, from 0 on, as in the verdict. costs: of original and optimized; None where they were not measured.
+    """
+
+    verdict: Verdict
+    signature: str
+    main_output: str | None
+    histograms: Mapping[str, Mapping[str, tuple[list[float], list[int]]]] = field(default_factory=dict)
+    worst: Mapping[str, Sequence[tuple[str, WorstCase]]] = field(default_factory=dict)
+    costs: tuple[Costs, Costs] | None = None
+
+
+def validate(
+    original: Path,
+    optimized: Path,
+    data: Mapping[str, str],
+    *,
+    out: Path,
+    gates: Sequence[str] = (),
+    signature: str | None = None,
+    main_output: str | None = None,
+    label: str | None = None,
+    batch_size: int = 32,
+    fail_on_bad_records: float = 0.01,
+    tags: Sequence[str] = ("serve",),
+    beam_options: Sequence[str] = (),
+    measure_costs: bool = True,
+    progress: Progress | None = None,
+    open_model: OpenModel = open_served_model,
+) -> ValidationResult:
+    """Run both models on the data and judge the difference.
+
+    out: an existing directory, into which verdict.json and, where there are bad records, dead_letters.jsonl are
+    written; `storage.whole_directory` makes one that appears whole or not at all.
+    data: name -> path or glob. gates: see gate.parse; the default ones where there are none. fail_on_bad_records: the
+    share of bad records, per dataset, above which the data counts as broken. progress: told (what, done, in all), 0 in
+    all where that is not known. open_model: opens each model in the workers.
+
+    Raises:
+        UsageError: a gate cannot be understood or answered, or there are gates and no data.
+        ModelError: a model cannot be opened, or the optimized one does not have the original's interface.
+        DataError: a dataset cannot be read, does not fit the signature, or has too many bad records.
+    """
+    parsed = [gate.parse(text) for text in gates]
+    if parsed and not data:
+        raise UsageError("--gate needs data to hold it against; give --data NAME=PATH")
+    before, after = (read_signatures(path, tuple(tags)) for path in (original, optimized))
+    datasets = {name: open_dataset(name, path) for name, path in data.items()}
+    firsts = {name: first_records(dataset) for name, dataset in datasets.items()}
+    served = before[choose_signature(before, signature, [r for rs in firsts.values() for r in rs], _paths(data))]
+    _check_interface(served, after, optimized)
+    _check_main(main_output, served)
+    gate.check_names(parsed, list(served.outputs), labelled=label is not None)
+    feedings = {name: feeding(served, firsts[name], label, dataset.path) for name, dataset in datasets.items()}
+    plan = pipeline.Plan(
+        shards=[(name, shard) for name, dataset in datasets.items() for shard in shards(dataset)],
+        feedings=feedings,
+        keys=list(served.outputs),
+        batch_size=batch_size,
+        main=main_output,
+    )
+    handler = PairHandler(str(original), str(optimized), tuple(tags), served.name, open_model)
+    summaries, letters = _run(plan, handler, beam_options, progress)
+    _check_bad_records(datasets, summaries, letters, fail_on_bad_records)
+    costs = None
+    latencies: dict[str, LatencyPair] = {}
+    timed = next((name for name in datasets if name in summaries and summaries[name].examples), None)
+    if measure_costs:
+        feeds = _latency_feeds(feedings[timed], firsts[timed]) if timed else {}
+        costs = measure_pair(original, optimized, feeds, served.name, tags, progress=_steps(progress))
+        latencies = {timed: _latency_pair(costs)} if timed else {}
+    findings = {
+        name: _findings(summaries.get(name, DatasetSummary()), letters.get(name, []), latencies.get(name))
+        for name in datasets
+    }
+    models = Models(original=_model_costs(original, costs, 0), optimized=_model_costs(optimized, costs, 1))
+    judged = gate.evaluate(parsed, findings, models, main_output)
+    chosen = main_output or _main_of(summaries)
+    worst = {name: _worst(found, summaries[name], chosen) for name, found in findings.items() if name in summaries}
+    verdict = Verdict(
+        verdict=judged.outcome,
+        reasons=judged.reasons,
+        checks=judged.checks,
+        models=models,
+        datasets={name: _dataset_result(found, worst.get(name, [])) for name, found in findings.items()},
+    )
+    _write_dead_letters(out, datasets, summaries, letters)
+    verdict.write(out)
+    return ValidationResult(
+        verdict=verdict,
+        signature=served.name,
+        main_output=chosen,
+        histograms={name: _histograms(found) for name, found in findings.items()},
+        worst=worst,
+        costs=costs,
+    )
+
+
+def _run(
+    plan: pipeline.Plan, handler: PairHandler, beam_options: Sequence[str], progress: Progress | None
+) -> tuple[dict[str, DatasetSummary], dict[str, list[Letter]]]:
+    if not plan.shards:
+        return {}, {}
+    done = 0
+
+    def told(examples: int) -> None:
+        nonlocal done
+        done += examples
+        if progress:
+            progress("compare", done, 0)
+
+    with tempfile.TemporaryDirectory(prefix="tfslim-") as folder:
+        summaries, letters = pipeline.run(plan, handler, _shared(beam_options) or folder, beam_options, told)
+    for summary in summaries.values():
+        if summary.broken:
+            raise ModelError(summary.broken)
+    return summaries, letters
+
+
+def _shared(beam_options: Sequence[str]) -> str | None:
+    """Where workers on other machines can write: a folder of this run below Beam's --temp_location."""
+    for option in beam_options:
+        if option.startswith("--temp_location="):
+            return f"{option.partition('=')[2].rstrip('/')}/tfslim-{uuid.uuid4().hex}"
+    return None
+
+
+def _check_interface(served: Signature, after: Mapping[str, Signature], optimized: Path) -> None:
+    if served.name not in after:
+        raise ModelError(f"{optimized} has no signature {served.name!r} (it has: {', '.join(after) or 'none'})")
+    for what in ("inputs", "outputs"):
+        before = {key: spec.dtype.name for key, spec in getattr(served, what).items()}
+        found = {key: spec.dtype.name for key, spec in getattr(after[served.name], what).items()}
+        if before != found:
+            has = f"{optimized}: signature {served.name!r} has the {what} {_specs(found)}"
+            raise ModelError(f"{has}; the original has {_specs(before)}")
+
+
+def _check_main(main: str | None, served: Signature) -> None:
+    if main is not None and main not in served.outputs:
+        hint = nearest(main, served.outputs)
+        raise UsageError(f"--main-output: no output {main!r}{hint} (there are: {', '.join(served.outputs)})")
+
+
+def _check_bad_records(
+    datasets: Mapping[str, Dataset],
+    summaries: Mapping[str, DatasetSummary],
+    letters: Mapping[str, list[Letter]],
+    allowed: float,
+) -> None:
+    for name, bad in letters.items():
+        total = sum(summaries[name].finished.values()) if name in summaries else len(bad)
+        if len(bad) > allowed * max(total, 1):
+            where = _locate(datasets[name], summaries.get(name), bad[0].place)
+            raise DataError(
+                f"{datasets[name].path}: {len(bad):,} of {total:,} records are bad, more than --fail-on-bad-records "
+                f"{allowed:g} allows; the first: {where[0]}, record {where[1]}: {bad[0].error}"
+            )
+
+
+def _findings(summary: DatasetSummary, letters: list[Letter], latency: LatencyPair | None) -> gate.Findings:
+    starts = _range_starts(summary.finished)
+
+    def numbered(case: WorstCase) -> WorstCase:
+        number, record = split_place(case.index)
+        return replace(case, index=starts.get(number, 0) + record)
+
+    return gate.Findings(
+        examples=summary.examples,
+        bad_records=len(letters),
+        failures=summary.failures,
+        first_failure=summary.first_failure,
+        outputs={key: replace(o, worst=[numbered(c) for c in o.worst]) for key, o in summary.outputs.items()},
+        labels=summary.labels,
+        latency_ms=latency or LatencyPair(),
+    )
+
+
+def _range_starts(finished: Mapping[int, int]) -> dict[int, int]:
+    """The number of each range's first record in the dataset."""
+    starts, total = {}, 0
+    for number in sorted(finished):
+        starts[number] = total
+        total += finished[number]
+    return starts
+
+
+def _main_of(summaries: Mapping[str, DatasetSummary]) -> str | None:
+    for summary in summaries.values():
+        if summary.outputs:
+            return guess_main_output({key: (o.kind, o.scores_classes) for key, o in summary.outputs.items()})
+    return None
+
+
+def _worst(found: gate.Findings, summary: DatasetSummary, main: str | None) -> list[tuple[str, WorstCase]]:
+    """The main output's worst first, then the others'."""
+    keys = sorted(found.outputs, key=lambda key: key != main)
+    return [(key, case) for key in keys for case in found.outputs[key].worst][:_WORST_TOLD]
+
+
+def _dataset_result(found: gate.Findings, worst: Sequence[tuple[str, WorstCase]]) -> DatasetResult:
+    return DatasetResult(
+        examples=found.examples,
+        bad_records=found.bad_records,
+        outputs={key: output.metrics for key, output in found.outputs.items()},
+        latency_ms=found.latency_ms,
+        labels=dict(found.labels) if found.labels is not None else None,
+        worst=[WorstExample(index=case.index, output=key, error=case.error, input=case.input) for key, case in worst],
+    )
+
+
+def _histograms(found: gate.Findings) -> dict[str, tuple[list[float], list[int]]]:
+    return {key: output.histogram for key, output in found.outputs.items() if output.histogram is not None}
+
+
+def _latency_feeds(fed: Feeding, records: Sequence[Record]) -> dict[int, Feeds]:
+    """Real requests to time: the first records that batch together, repeated where there are too few."""
+    if not all(has_batch_axis(spec) and not (spec.shape and spec.shape[0]) for spec in fed.inputs.values()):
+        batches = _batches(fed, records, 1)
+        return {1: batches[0].feeds} if batches else {}
+    largest = max(_batches(fed, records, max(LATENCY_BATCHES)), key=len, default=None)
+    if largest is None:
+        return {}
+    return {
+        size: {key: array[np.arange(size) % len(largest)] for key, array in largest.feeds.items()}
+        for size in LATENCY_BATCHES
+    }
+
+
+def _batches(fed: Feeding, records: Sequence[Record], size: int) -> list[Batch]:
+    batcher = Batcher("", fed.inputs, size)
+    found: list[Batch | Letter] = []
+    for record in records:
+        try:
+            found += batcher.add(fed.rows(record), 0)
+        except DataError:
+            continue
+    return [batch for batch in (*found, *batcher.rest()) if isinstance(batch, Batch)]
+
+
+def _latency_pair(costs: tuple[Costs, Costs]) -> LatencyPair:
+    original, optimized = ({str(size): p for size, p in cost.latency_ms.items()} for cost in costs)
+    return LatencyPair(original=original, optimized=optimized)
+
+
+def _model_costs(path: Path, costs: tuple[Costs, Costs] | None, which: int) -> ModelCosts:
+    measured = costs[which] if costs else None
+    return ModelCosts(
+        bytes=storage.size(path),
+        load_seconds=measured.load_seconds if measured else None,
+        peak_rss_bytes=measured.peak_rss_bytes if measured else None,
+        digest=storage.digest(path),
+    )
+
+
+def _steps(progress: Progress | None) -> Callable[[int, int], None] | None:
+    return (lambda done, total: progress("measure costs", done, total)) if progress else None
+
+
+def _write_dead_letters(
+    out: Path,
+    datasets: Mapping[str, Dataset],
+    summaries: Mapping[str, DatasetSummary],
+    letters: Mapping[str, list[Letter]],
+) -> None:
+    """One line per bad record: dataset, file, record (its number in the file, from 0 on), error, input if known."""
+    if not any(letters.values()):
+        return
+    with (out / DEAD_LETTERS).open("w") as file:
+        for name, bad in letters.items():
+            for letter in bad:
+                path, record = _locate(datasets[name], summaries.get(name), letter.place)
+                line = {"dataset": name, "file": path, "record": record, "error": letter.error, "input": letter.shown}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _locate(dataset: Dataset, summary: DatasetSummary | None, place: int) -> tuple[str, int]:
+    """The file and the number in it of a record."""
+    number, record = split_place(place)
+    file = dataset.ranges[number].file
+    before = [part.number for part in dataset.ranges[:number] if part.file == file]
+    return file, record + sum(summary.finished.get(earlier, 0) for earlier in before if summary)
+
+
+def _paths(data: Mapping[str, str]) -> str:
+    return ", ".join(data.values())
+
+
+def _specs(dtypes: Mapping[str, str]) -> str:
+    return ", ".join(f"{key} ({dtype.replace('object', 'string')})" for key, dtype in dtypes.items()) or "none"

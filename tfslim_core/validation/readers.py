@@ -1,0 +1,201 @@
+"""Data files, format by format: where they can be cut into ranges, and the records of a range.
+
+A reader gives records and bad records; it raises DataError only for what makes the whole file unusable. What ends a
+file early (a broken frame, a cut archive) is one bad record.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import importlib
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfslim_core.errors import DataError
+from tfslim_core.metrics import shorten
+from tfslim_core.validation.convert import from_array, from_flat, from_nested, from_text
+from tfslim_core.validation.messages import parse_example, parse_prediction_log
+from tfslim_core.validation.npz import read_rows, row_cuts
+from tfslim_core.validation.records import BadRecord, Range, Record
+from tfslim_core.validation.tfrecord import frame_starts, read_frames
+
+Item = Record | BadRecord
+Array = NDArray[Any]
+_CUT_OFF = (OSError, EOFError, zlib.error, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True)
+class Format:
+    """How to read one kind of file.
+
+    cuts: (file, bytes wanted per range) -> the positions at which ranges start, the first 0. read: (range, rows to read
+    at a time, keys wanted or None for all) -> its records.
+    """
+
+    cuts: Callable[[str, int], Sequence[int]]
+    read: Callable[[Range, int, frozenset[str] | None], Iterator[Item]]
+
+
+def format_of(file: str) -> Format:
+    """The format by the file's extension.
+
+    Raises:
+        DataError: no format has it.
+    """
+    name = os.path.basename(file).removesuffix(".gz")
+    extension = os.path.splitext(name)[1]
+    packed = file.endswith(".gz") and extension in (".npz", ".parquet")
+    if extension not in FORMATS or packed:
+        known = " ".join(FORMATS)
+        raise DataError(
+            f"{file}: cannot tell the format by the extension; it may be one of {known} (.gz of the text ones)"
+        )
+    return FORMATS[extension]
+
+
+def _whole(file: str, every: int) -> Sequence[int]:
+    return [0]
+
+
+def _line_cuts(file: str, every: int) -> Sequence[int]:
+    """Every so many bytes: a range has the lines that start in it."""
+    return [0] if file.endswith(".gz") else range(0, max(1, os.path.getsize(file)), every)
+
+
+def _read_jsonl(part: Range, rows: int, keys: frozenset[str] | None) -> Iterator[Item]:
+    number = 0
+    with _open(part.file) as file:
+        if part.start:
+            file.seek(part.start - 1)
+            file.readline()
+        try:
+            while (part.stop is None or file.tell() < part.stop) and (line := file.readline()):
+                if line.isspace():
+                    continue
+                try:
+                    yield _json_record(number, json.loads(line))
+                except (ValueError, RecursionError) as error:
+                    yield BadRecord(number, f"the line is not JSON: {error}", shorten(line))
+                number += 1
+        except _CUT_OFF as error:
+            yield BadRecord(number, f"the file cannot be read on: {error}")
+
+
+def _json_record(number: int, value: Any) -> Record:
+    named = isinstance(value, dict) and set(value) != {"b64"}
+    return Record(number, value if named else None, from_nested, whole=value)
+
+
+def _frame_cuts(file: str, every: int) -> Sequence[int]:
+    size = os.path.getsize(file)
+    if file.endswith(".gz") or size <= every:
+        return [0]
+    with open(file, "rb") as opened:
+        return frame_starts(opened, size, every)
+
+
+def _read_tfrecord(part: Range, rows: int, keys: frozenset[str] | None) -> Iterator[Item]:
+    number = 0
+    with _open(part.file) as file:
+        if part.start:
+            file.seek(part.start)
+        try:
+            for data in read_frames(file, part.stop):
+                try:
+                    yield _tfrecord_record(number, data)
+                except DataError as error:
+                    yield BadRecord(number, str(error))
+                number += 1
+        except DataError as error:
+            yield BadRecord(number, f"{error}; the file is not read on")
+        except _CUT_OFF as error:
+            yield BadRecord(number, f"the file cannot be read on: {error}")
+
+
+def _tfrecord_record(number: int, data: bytes) -> Record:
+    request = parse_prediction_log(data)
+    if request is None:
+        return Record(number, parse_example(data), from_flat, whole=data)
+    signature, inputs = request
+    if isinstance(inputs, dict):
+        sizes = {len(array) for array in inputs.values() if array.ndim}
+        rows = sizes.pop() if len(sizes) == 1 else 1
+        return Record(number, inputs, from_array, rows=rows, signature=signature)
+    examples = np.empty(len(inputs), object)
+    examples[:] = inputs
+    return Record(number, None, from_array, whole=examples, rows=len(inputs), signature=signature)
+
+
+def _read_csv(part: Range, rows: int, keys: frozenset[str] | None) -> Iterator[Item]:
+    number = 0
+    with _open(part.file) as raw, io.TextIOWrapper(raw, "utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        while True:
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield BadRecord(number, f"the line is not CSV: {error}")
+                number += 1
+                continue
+            except (*_CUT_OFF, UnicodeDecodeError) as error:
+                yield BadRecord(number, f"the file cannot be read on: {error}")
+                return
+            # DictReader puts cells without a header under None, and None into cells that are missing.
+            if None in row or None in row.values():
+                expected = len(reader.fieldnames or ())
+                yield BadRecord(number, f"the row does not have the {expected} cells of the header", shorten(str(row)))
+            else:
+                yield Record(number, row, from_text)
+            number += 1
+
+
+def _parquet_cuts(file: str, every: int) -> Sequence[int]:
+    """Row groups, each a range."""
+    return range(max(1, _parquet(file).num_row_groups))
+
+
+def _read_parquet(part: Range, rows: int, keys: frozenset[str] | None) -> Iterator[Item]:
+    file = _parquet(part.file)
+    wanted = [name for name in file.schema_arrow.names if keys is None or name in keys]
+    stop = file.num_row_groups if part.stop is None else part.stop
+    number = 0
+    try:
+        for batch in file.iter_batches(rows, list(range(part.start, stop)), wanted):
+            for row in batch.to_pylist():
+                yield Record(number, row, from_nested)
+                number += 1
+    except (ValueError, OSError) as error:
+        yield BadRecord(number, f"the file cannot be read on: {error}")
+
+
+def _parquet(file: str) -> Any:
+    parquet = importlib.import_module("pyarrow.parquet")
+    try:
+        return parquet.ParquetFile(file)
+    except (ValueError, OSError) as error:  # pyarrow's own errors are of these kinds
+        raise DataError(f"{file} is no parquet file, or is cut off: {error}") from None
+
+
+def _open(file: str) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(file)) if file.endswith(".gz") else open(file, "rb")
+
+
+FORMATS = {
+    ".jsonl": Format(_line_cuts, _read_jsonl),
+    ".npz": Format(row_cuts, read_rows),
+    ".tfrecord": Format(_frame_cuts, _read_tfrecord),
+    ".csv": Format(_whole, _read_csv),
+    ".parquet": Format(_parquet_cuts, _read_parquet),
+}
