@@ -2,7 +2,8 @@
 
     graph.pb              the GraphDef, large constants without their values
     weights.safetensors   those values by node name: `NAME`, or `NAME#part` for each part of an encoded weight,
-                          or `NAME#variable` for the value of what stayed a variable
+                          or `NAME#variable` for the value of what stayed a variable (`NAME#tensor_proto` where
+                          safetensors has no such dtype: strings)
     manifest.json         signatures, tags, init op, assets, where it came from, what was done to it
     assets/, assets.extra/
 
@@ -28,30 +29,15 @@ from google.protobuf.json_format import ParseError as JsonError
 from google.protobuf.message import DecodeError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
+from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from tfslim_core import encodings, storage
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph
-from tfslim_core.weights import ALIGNMENT, Array, Encoded, Weight
+from tfslim_core.weights import ALIGNMENT, DTYPES, Array, Encoded, Weight, in_memory
 
 _SCHEMA = 1
-_DTYPES = {
-    "bool": "BOOL",
-    "uint8": "U8",
-    "int8": "I8",
-    "uint16": "U16",
-    "int16": "I16",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "uint32": "U32",
-    "int32": "I32",
-    "float32": "F32",
-    "uint64": "U64",
-    "int64": "I64",
-    "float64": "F64",
-    "complex64": "C64",
-}
 
 
 class _Part(BaseModel):
@@ -120,7 +106,6 @@ class Manifest(_Part):
     tags: list[str]
     signatures: dict[str, dict[str, Any]]
     init_op: str | None
-    init_signature: bool = False
     assets: list[AssetEntry] = Field(default_factory=list)
     encoded: dict[str, str] = Field(default_factory=dict)
     kept_variables: dict[str, str] = Field(default_factory=dict)
@@ -261,7 +246,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Weight]) -> None:
     for name in order:
         weight = tensors[name]
         end = start + weight.nbytes
-        header[name] = {"dtype": _DTYPES[weight.dtype.name], "shape": list(weight.shape), "data_offsets": [start, end]}
+        header[name] = {"dtype": DTYPES[weight.dtype.name], "shape": list(weight.shape), "data_offsets": [start, end]}
         start = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -281,7 +266,11 @@ def _stored(weights: Mapping[str, Weight], variables: Mapping[str, Weight]) -> I
         else:
             yield from ((f"{name}#{role}", part) for role, part in weight.encoded.parts.items())
     for name, weight in variables.items():
-        yield f"{name}#variable", weight
+        if weight.dtype.name in DTYPES:
+            yield f"{name}#variable", weight
+        else:
+            proto = tf.make_tensor_proto(weight.read()).SerializeToString(deterministic=True)
+            yield f"{name}#tensor_proto", in_memory(np.frombuffer(proto, np.uint8))
 
 
 def _opened(file: Path, encoded: Mapping[str, str]) -> tuple[dict[str, Weight], dict[str, Weight]]:
@@ -296,6 +285,9 @@ def _opened(file: Path, encoded: Mapping[str, str]) -> tuple[dict[str, Weight], 
         else:
             plain[name] = weight
     variables = {name: found.pop("variable") for name, found in parts.items() if "variable" in found}
+    for name, found in parts.items():
+        if "tensor_proto" in found:
+            variables[name] = in_memory(_from_proto(found.pop("tensor_proto"), name))
     for name, encoding in encoded.items():
         if not parts.get(name):
             raise ModelError(f"{file} lacks the encoded weight {name!r}")
@@ -303,9 +295,17 @@ def _opened(file: Path, encoded: Mapping[str, str]) -> tuple[dict[str, Weight], 
     return plain, variables
 
 
+def _from_proto(stored: Weight, name: str) -> Array:
+    try:
+        value: Array = tf.make_ndarray(tensor_pb2.TensorProto.FromString(stored.read().tobytes()))
+    except (DecodeError, TypeError, ValueError) as error:
+        raise ModelError(f"the bundle's variable {name!r} is damaged: {error}") from None
+    return value
+
+
 def _header(file: Path) -> dict[str, tuple[np.dtype[np.generic], tuple[int, ...], int]]:
     """For each tensor of a safetensors file: dtype, shape, and where in the file its bytes start."""
-    numpy_names = {short: name for name, short in _DTYPES.items()}
+    numpy_names = {short: name for name, short in DTYPES.items()}
     try:
         with safe_open(str(file), framework="numpy"):
             pass  # the library checks the header against the file: sizes, overlaps, dtypes

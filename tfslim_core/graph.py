@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tfslim_core import ops
 from tfslim_core.errors import GraphError
-from tfslim_core.weights import Array, Weight, in_memory
+from tfslim_core.weights import DTYPES, Array, Weight, in_memory
 
 CONTROL = -1  # the port of a control input
 EXTERNAL_BYTES = 1024  # a constant of this many bytes or more is a weight
@@ -221,7 +221,7 @@ class NameMaker:
 
 def constant(name: str, value: Array, *, device: str = "") -> tuple[NodeDef, dict[str, Weight]]:
     """A Const node; a large value is left out of it and given as a weight beside it."""
-    if value.nbytes >= EXTERNAL_BYTES and not value.dtype.hasobject:
+    if value.nbytes >= EXTERNAL_BYTES and value.dtype.name in DTYPES:
         return external_constant(name, in_memory(value), device=device)
     node = tf.compat.v1.NodeDef(name=name, op="Const", device=device)
     tensor = tf.make_tensor_proto(value)
@@ -399,7 +399,7 @@ def _without_large_values(nodes: Iterable[NodeDef]) -> tuple[dict[str, NodeDef],
         tensor = node.attr["value"].tensor
         dtype = tf.as_dtype(tensor.dtype)
         elements = math.prod(d.size for d in tensor.tensor_shape.dim)
-        if dtype == tf.string or dtype.is_quantized or elements * dtype.size < EXTERNAL_BYTES:
+        if dtype.name not in DTYPES or elements * dtype.size < EXTERNAL_BYTES:
             continue
         taken, weight = external_constant(node.name, in_memory(constant_value(node)), device=node.device)
         taken.input.extend(node.input)

@@ -25,6 +25,7 @@ _READ_ONLY = frozenset(
     RandomUniform RandomUniformInt RandomStandardNormal RandomGamma RandomPoisson RandomPoissonV2 RandomShuffle
     TruncatedNormal Multinomial ParameterizedTruncatedNormal StatefulUniform StatefulStandardNormalV2
     TensorArrayV3 TensorArraySizeV3 TensorArrayReadV3 TensorArrayGatherV3 TensorArrayConcatV3 StackV2
+    RefIdentity RefSwitch RefMerge RefEnter RefExit RefNextIteration RefSelect
     RestoreV2 Restore RestoreSlice OptionalFromValue OptionalNone OptionalGetValue OptionalHasValue
     """.split()
 )
@@ -124,8 +125,12 @@ def _nested_names(function: Any) -> Iterator[str]:
 
 
 def is_stateful(node: Any, functions: Functions) -> bool:
-    """Whether the registry calls the op stateful: it may not be merged, folded or run twice."""
-    return bool(op_def(node.op, functions).is_stateful)
+    """Whether the op may not be merged, folded or run twice.
+
+    The registry says so of most; not of those that take a TensorFlow 1 variable by reference (Assign, ScatterAdd).
+    """
+    definition = op_def(node.op, functions)
+    return bool(definition.is_stateful) or any(argument.is_ref for argument in definition.input_arg)
 
 
 def has_effect(node: Any, functions: Functions, _inside: frozenset[str] = frozenset()) -> bool:

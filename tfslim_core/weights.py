@@ -16,6 +16,23 @@ from numpy.typing import NDArray
 from tfslim_core.errors import ModelError
 
 Array = NDArray[np.generic]
+# The dtypes that a weight may have, as safetensors calls them; other constants (strings, say) stay in the graph.
+DTYPES = {
+    "bool": "BOOL",
+    "uint8": "U8",
+    "int8": "I8",
+    "uint16": "U16",
+    "int16": "I16",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "uint32": "U32",
+    "int32": "I32",
+    "float32": "F32",
+    "uint64": "U64",
+    "int64": "I64",
+    "float64": "F64",
+    "complex64": "C64",
+}
 ALIGNMENT = 64  # bytes; TensorFlow takes over an array's memory only when it starts at a multiple
 
 

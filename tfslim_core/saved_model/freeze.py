@@ -27,6 +27,7 @@ from tfslim_core.saved_model.freeze_variables import freeze_variables
 from tfslim_core.saved_model.inline_functions import Inlined, inline_functions
 from tfslim_core.saved_model.read import SavedModel, open_checkpoint
 from tfslim_core.saved_model.restore import Restored, restored
+from tfslim_core.weights import Weight
 
 # Attributes that are stale as soon as a node moves: whom it sits with, and shapes that imports then check.
 _STALE = ("_class", "_output_shapes")
@@ -64,11 +65,10 @@ def freeze_saved_model(model: SavedModel) -> Bundle:
         tags=list(model.tags),
         signatures=signatures,
         init_op=init_op,
-        init_signature="__saved_model_init_op" in model.meta_graph.signature_def,
         assets=[AssetEntry(tensor=asset.tensor, filename=asset.filename) for asset in model.assets],
         kept_variables=kept,
         dropped=_dropped(model, graph),
-        source=_source(model, graph),
+        source=_source(model, graph, state.variables),
     )
     variables = {name: state.variables[name] for name in kept if name in state.variables}
     return Bundle(graph, manifest, model.path, variables)
@@ -213,22 +213,20 @@ def _dropped(model: SavedModel, graph: Graph) -> list[str]:
     return found
 
 
-def _source(model: SavedModel, graph: Graph) -> Source:
+def _source(model: SavedModel, graph: Graph, variables: Mapping[str, Weight]) -> Source:
     info = model.meta_graph.meta_info_def
-    where = {"graph and functions": (model.path / "saved_model.pb").stat().st_size}
-    if model.checkpoint:
-        reader = open_checkpoint(model.checkpoint)
-        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-        for key in sorted(shapes):
-            where[key] = math.prod(shapes[key]) * max(dtypes[key].size or 0, 0)
+    total = storage.size(model.path)
+    live = {name: weight for name, weight in variables.items() if name in graph.nodes} | dict(graph.weights)
+    where = {name: weight.nbytes for name, weight in variables.items() if not weight.dtype.hasobject}
+    where["graph and functions"] = sum(path.stat().st_size for path in model.path.glob("saved_model.pb*"))
+    where["other files"] = max(total - sum(where.values()), 0)
     return Source(
         path=str(model.path),
         digest=storage.digest(model.path),
-        bytes=storage.size(model.path),
-        live_parameters=sum(math.prod(weight.shape) for weight in graph.weights.values()),
+        bytes=total,
+        live_parameters=sum(math.prod(weight.shape) for weight in live.values()),
         tensorflow_version=info.tensorflow_version,
         producer=model.meta_graph.graph_def.versions.producer,
         nodes=len(model.meta_graph.graph_def.node),
         where=where,
     )
-

@@ -11,7 +11,7 @@ reason. The constant is a weight: its value is not read here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,7 @@ from tfslim_core.graph import (
     make_node,
     renamed,
 )
-from tfslim_core.weights import Weight
+from tfslim_core.weights import DTYPES, Weight
 
 _REF_VARIABLES = frozenset({"VariableV2", "Variable"})
 _BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
@@ -114,7 +114,7 @@ class _Plan:
     def freeze(self, variable: NodeDef, weight: Weight, aliases: list[str]) -> None:
         """Plan the variable's constant and the change of each node that uses it."""
         dtype = tf.as_dtype(weight.dtype)
-        large = weight.nbytes >= EXTERNAL_BYTES and not weight.dtype.hasobject
+        large = weight.nbytes >= EXTERNAL_BYTES and weight.dtype.name in DTYPES
         node, weights = external_constant(variable.name, weight) if large else constant(variable.name, weight.read())
         node.device = variable.device
         self.new[variable.name] = node
@@ -149,6 +149,8 @@ class _Plan:
         types = copy.attr["Tin" if offset else "T"].list.type
         for index, dtype in indices.items():
             types[index] = dtype
+        if not offset:
+            _forget_shapes(copy, "output_shapes", indices)
         for value in copy.attr.values():
             functions = [value.func] if value.WhichOneof("value") == "func" else list(value.list.func)
             for function in functions:
@@ -222,6 +224,7 @@ def _with_values(function: Any, name: str, indices: Mapping[int, int], specialis
             ):
                 outputs[index].type = dtype
                 del outputs[index].handle_data[:]
+    _forget_shapes(copy, "_input_shapes", indices)
     nodes = []
     for node in copy.node_def:
         data = [text for text in node.input if not text.startswith("^")]
@@ -238,6 +241,8 @@ def _with_values(function: Any, name: str, indices: Mapping[int, int], specialis
             inner = {position - offset: dtype for position, dtype in hits.items()}
             for index, dtype in inner.items():
                 node.attr["Tin" if offset else "T"].list.type[index] = dtype
+            if not offset:
+                _forget_shapes(node, "output_shapes", inner)
             for value in node.attr.values():
                 called = [value.func] if value.WhichOneof("value") == "func" else list(value.list.func)
                 for inner_function in called:
@@ -254,6 +259,14 @@ def _with_values(function: Any, name: str, indices: Mapping[int, int], specialis
     for output, source in copy.ret.items():
         copy.ret[output] = _moved(source, moved)
     return copy
+
+
+def _forget_shapes(holder: Any, attribute: str, indices: Iterable[int]) -> None:
+    """Say no longer that what is a value now is a scalar, as a handle is."""
+    shapes = holder.attr[attribute].list.shape if attribute in holder.attr else []
+    for index in indices:
+        if index < len(shapes):
+            shapes[index].CopyFrom(tf.TensorShape(None).as_proto())
 
 
 def _moved(source: str, moved: Mapping[str, str]) -> str:

@@ -26,7 +26,6 @@ from tfslim_core.bundle import Bundle, copy_files
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph, Input, NameMaker, NodeDef, constant, control_inputs, make_node
 from tfslim_core.saved_model.compact import compact
-from tfslim_core.saved_model.read import INIT_SIGNATURE
 from tfslim_core.weights import ALIGNMENT, Array, Weight
 
 INLINE_BYTES = 16 * 1024  # a smaller weight stays a constant: a variable's nodes and index entry would weigh as much
@@ -148,7 +147,7 @@ def _place(servable: _Servable, graph: Graph, node: NodeDef, weight: Weight) -> 
     """
     waits = control_inputs(node)
     if waits or (weight.encoded is None and weight.nbytes < INLINE_BYTES):
-        servable.nodes.append(_inline(node, weight))
+        servable.nodes.append(inline_constant(node, weight))
         return
     name, dtype = node.name, tf.as_dtype(weight.dtype)
     handle = servable.names(f"{name}/handle")
@@ -165,7 +164,8 @@ def _place(servable: _Servable, graph: Graph, node: NodeDef, weight: Weight) -> 
     servable.pending.append(_Restore(handle, False, dtype, encoding, keys))
 
 
-def _inline(node: NodeDef, weight: Weight) -> NodeDef:
+def inline_constant(node: NodeDef, weight: Weight) -> NodeDef:
+    """The Const node with the weight's value in it."""
     made = tf.compat.v1.NodeDef()
     made.CopyFrom(node)
     made.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(weight.read()))
@@ -235,11 +235,8 @@ def _describe(meta_graph: Any, bundle: Bundle) -> None:
     for name, signature in manifest.signature_defs().items():
         meta_graph.signature_def[name].CopyFrom(signature)
     if manifest.init_op:
+        # Every loader looks here. A signature `tf.saved_model.load` would make a function of, which misses the assets.
         meta_graph.collection_def["saved_model_main_op"].node_list.value.append(manifest.init_op)
-        if manifest.init_signature:
-            info = meta_graph.signature_def[INIT_SIGNATURE].outputs[INIT_SIGNATURE]
-            info.name = manifest.init_op
-            info.tensor_shape.unknown_rank = True
     for asset in manifest.assets:
         made = meta_graph.asset_file_def.add(filename=asset.filename)
         made.tensor_info.name = asset.tensor
@@ -258,7 +255,7 @@ def with_values(graph: Graph) -> Any:
     graph_def = tf.compat.v1.GraphDef()
     graph_def.CopyFrom(graph.rest)
     for name, node in graph.nodes.items():
-        graph_def.node.append(_inline(node, graph.weights[name]) if name in graph.weights else node)
+        graph_def.node.append(inline_constant(node, graph.weights[name]) if name in graph.weights else node)
     return graph_def
 
 
