@@ -137,8 +137,10 @@ def test_one_empty_dataset_among_good_ones_is_inconclusive():
 
 
 def test_a_failure_beats_a_doubt():
-    few = SCORES[:10]
-    assert judge({"scores": output(few, few[:, ::-1].copy())}).outcome == "fail"
+    found = judge({"scores": output(SCORES, SCORES + 1)}, "max_abs_error<=0.5", "exact_match>=1")
+    assert found.outcome == "fail"
+    assert "asks for <= 0.5" in found.reasons[0]
+    assert "cannot be judged" in found.reasons[1]
 
 
 def test_thirty_examples_are_enough_for_a_share():

@@ -3,6 +3,8 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.validation import tiny_models
@@ -115,10 +117,11 @@ def test_many_datasets_are_judged_one_by_one(linear, numbers, tmp_path):
     ]
 
 
-def test_several_processes_find_the_same(linear, tmp_path, monkeypatch):
+def test_several_processes_find_the_same(linear, tmp_path):
     random = np.random.default_rng(2)
-    for name in ("a", "b"):
-        np.savez(tmp_path / f"{name}.npz", x=random.normal(size=(50, 4)).astype(np.float32))
+    parts = {name: random.normal(size=(50, 4), scale=scale).astype(np.float32) for name, scale in (("a", 1), ("b", 9))}
+    for name, x in parts.items():
+        np.savez(tmp_path / f"{name}.npz", x=x)
     data = {"test": str(tmp_path / "*.npz"), "again": str(tmp_path / "b.npz")}
     models = linear("first"), linear("second", WEIGHTS * 1.001)
     one = run(*models, data, tmp_path / "one")
@@ -127,6 +130,19 @@ def test_several_processes_find_the_same(linear, tmp_path, monkeypatch):
     assert one.verdict == two.verdict
     assert one.worst == two.worst
     assert one.verdict.datasets["test"].examples == 100
+    # The index counts over all files.
+    x = np.concatenate([parts["a"], parts["b"]])
+    assert one.verdict.datasets["test"].worst[0].index == np.abs(x @ np.float32(WEIGHTS)).max(1).argmax() >= 50
+
+
+def test_a_bad_record_is_found_by_its_number_in_the_file_however_it_was_split(linear, tmp_path):
+    rows = [[1.0, 2, 3, float(i)] for i in range(50)]
+    rows[37] = [1.0]
+    for name in ("a", "b"):
+        pq.write_table(pa.table({"x": rows}), tmp_path / f"{name}.parquet", row_group_size=10)
+    run(linear("a"), linear("b"), tmp_path / "*.parquet", tmp_path / "out", fail_on_bad_records=0.1)
+    letters = [json.loads(line) for line in (tmp_path / "out/dead_letters.jsonl").read_text().splitlines()]
+    assert [(Path(letter["file"]).stem, letter["record"]) for letter in letters] == [("a", 37), ("b", 37)]
 
 
 def test_data_without_an_example_is_inconclusive(linear, tmp_path):
