@@ -71,6 +71,9 @@ def kind_of(dtype: np.dtype[Any]) -> Kind:
         return "string"
     if dtype.kind == "b":
         return "bool"
+    if dtype.kind in "fc":
+        return "float"
+    # bfloat16 and the dtypes below 8 bits have a kind of their own.
     if dtype.kind in "iu" or dtype.name.startswith(("int", "uint")):
         return "integer"
     return "float"
