@@ -29,11 +29,21 @@ _READ_ONLY = frozenset(
     RestoreV2 Restore RestoreSlice OptionalFromValue OptionalNone OptionalGetValue OptionalHasValue
     """.split()
 )
+# What these give depends on whether an effect came before or comes after.
+_OBSERVERS = frozenset(
+    """
+    ReadVariableOp ResourceGather ResourceGatherNd VarIsInitializedOp IsVariableInitialized
+    LookupTableFindV2 LookupTableFind LookupTableSizeV2 LookupTableSize LookupTableExportV2 LookupTableExport
+    """.split()
+)
 # Ops through which v1 control flow decides what runs: a control edge from one of these carries "this branch is live".
 V1_CONTROL_FLOW = frozenset(
     "Switch RefSwitch Merge RefMerge Enter RefEnter Exit RefExit NextIteration RefNextIteration LoopCond".split()
 )
 CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
+LOOPS = frozenset({"While", "StatelessWhile"})
+REF_VARIABLES = frozenset({"VariableV2", "Variable"})
 
 Functions = Mapping[str, Any]  # name -> FunctionDef
 
@@ -133,19 +143,44 @@ def is_stateful(node: Any, functions: Functions) -> bool:
     return bool(definition.is_stateful) or any(argument.is_ref for argument in definition.input_arg)
 
 
-def has_effect(node: Any, functions: Functions, _inside: frozenset[str] = frozenset()) -> bool:
+def has_effect(node: Any, functions: Functions, _known: dict[str, bool] | None = None) -> bool:
     """Whether running the node does something besides giving its outputs: an assignment, an assert, a print, a file.
 
-    A call or a branch has an effect when a node of its functions has one.
+    A call or a branch has an effect when a node of its functions has one; so is taken one that calls itself.
     """
     if node.op in _READ_ONLY or not is_stateful(node, functions):
         return False
-    if node.op in CALLS or node.op in functions or node.op in ("If", "While", "Case"):
-        names = [*called_functions(node), *([node.op] if node.op in functions else [])]
-        return any(
-            name in _inside
-            or name not in functions
-            or any(has_effect(inner, functions, _inside | {name}) for inner in functions[name].node_def)
-            for name in names
-        )
-    return True
+    bodies = _bodies(node, functions)
+    if bodies is None:
+        return True
+    known = {} if _known is None else _known  # a library whose functions call each other twice is deep, not large
+    for name in bodies:
+        if name not in known:
+            known[name] = True
+            known[name] = name not in functions or any(
+                has_effect(n, functions, known) for n in functions[name].node_def
+            )
+    return any(known[name] for name in bodies)
+
+
+def observes_state(node: Any, functions: Functions, _known: dict[str, bool] | None = None) -> bool:
+    """Whether what the node gives depends on the effects that came before it: it reads a variable or a table.
+
+    A call or a branch does when a node of its functions does.
+    """
+    bodies = _bodies(node, functions) or []
+    known = {} if _known is None else _known
+    for name in bodies:
+        if name not in known:
+            known[name] = False
+            known[name] = name in functions and any(
+                observes_state(inner, functions, known) for inner in functions[name].node_def
+            )
+    return node.op in _OBSERVERS or any(known[name] for name in bodies)
+
+
+def _bodies(node: Any, functions: Functions) -> list[str] | None:
+    """The functions that a node does nothing else than run, or None for any other op."""
+    if node.op in CALLS or node.op in functions or node.op in BRANCHES | LOOPS:
+        return [*called_functions(node), *([node.op] if node.op in functions else [])]
+    return None

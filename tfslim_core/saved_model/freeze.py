@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import tensorflow as tf
@@ -31,6 +32,7 @@ from tfslim_core.weights import Weight
 
 # Attributes that are stale as soon as a node moves: whom it sits with, and shapes that imports then check.
 _STALE = ("_class", "_output_shapes")
+_TABLE_CHANGES = frozenset({"LookupTableInsertV2", "LookupTableInsert", "LookupTableRemoveV2"})
 
 
 def freeze_saved_model(model: SavedModel) -> Bundle:
@@ -151,18 +153,22 @@ def only_needed(graph: Graph) -> Graph:
 
 
 def drop_idle_control_inputs(graph: Graph) -> Graph:
-    """Without control inputs from nodes that neither have an effect nor wait for one.
+    """Without control inputs from nodes that neither have an effect, nor see that of another, nor wait for one.
 
     Such an edge orders nothing that anybody could see, and keeps its source alive. Edges from v1 control flow stay:
     they carry whether a branch is live.
     """
     busy: set[str] = set()
+    tables_change = any(node.op in _TABLE_CHANGES for node in _all_nodes(graph))
     for name in execution_order(graph):
         node = graph.nodes[name]
+        sources = [parse_input(text).node for text in node.input]
+        reads = ops.observes_state(node, graph.functions) and (tables_change or not node.op.startswith("LookupTable"))
         if (
             node.op in ops.V1_CONTROL_FLOW
             or ops.has_effect(node, graph.functions)
-            or any(parse_input(text).node in busy for text in node.input)
+            or reads
+            or any(source in busy or graph.nodes[source].op in ops.REF_VARIABLES for source in sources)
         ):
             busy.add(name)
     new = []
@@ -172,6 +178,11 @@ def drop_idle_control_inputs(graph: Graph) -> Graph:
         if len(kept) < len(sources):
             new.append(renamed(node, name, kept))
     return graph.replace(new) if new else graph
+
+
+def _all_nodes(graph: Graph) -> Iterator[NodeDef]:
+    """The nodes of the graph and of its functions."""
+    return chain(graph.nodes.values(), *(function.node_def for function in graph.functions.values()))
 
 
 def _moved(signature: Any, inlined: Inlined) -> Any:

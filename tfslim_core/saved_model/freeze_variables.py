@@ -31,11 +31,9 @@ from tfslim_core.graph import (
     make_node,
     renamed,
 )
+from tfslim_core.ops import BRANCHES, LOOPS, REF_VARIABLES
 from tfslim_core.weights import DTYPES, Weight
 
-_REF_VARIABLES = frozenset({"VariableV2", "Variable"})
-_BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
-_LOOPS = frozenset({"While", "StatelessWhile"})
 _PASS_ON = frozenset({"Identity", "Enter", "Switch"})  # a handle goes through these unchanged
 # What functions call the output of an op, where its replacement's is called "output".
 _RENAMED_OUTPUTS = {"ReadVariableOp": "value", "VarIsInitializedOp": "is_initialized"}
@@ -52,7 +50,7 @@ class Frozen:
 
 def freeze_variables(graph: Graph, values: Mapping[str, Weight]) -> Frozen:
     """Freeze each variable of the graph that has a value in `values` (by node name) and is only read."""
-    handles = [n for n in graph.nodes.values() if n.op == "VarHandleOp" or n.op in _REF_VARIABLES]
+    handles = [n for n in graph.nodes.values() if n.op == "VarHandleOp" or n.op in REF_VARIABLES]
     plan = _Plan(graph)
     kept: dict[str, str] = {}
     for node in handles:
@@ -94,15 +92,15 @@ class _Plan:
         return aliases, ""
 
     def _objection(self, node: NodeDef, reader: Reader, variable: NodeDef) -> str:
-        if variable.op in _REF_VARIABLES:
+        if variable.op in REF_VARIABLES:
             takes_ref = ops.input_dtypes(node, self.graph.functions)[reader.position] > ops.REF
             return f"{node.name!r} ({node.op}) may change it" if takes_ref else ""
         if node.op in _READS:
             return ""
-        if node.op in _BRANCHES | _LOOPS:
+        if node.op in BRANCHES | LOOPS:
             names = list(ops.called_functions(node))
-            index = reader.position - (1 if node.op in _BRANCHES else 0)
-            if node.op in _LOOPS and any(r.port == index for r in self.graph.readers_of(node.name)):
+            index = reader.position - (1 if node.op in BRANCHES else 0)
+            if node.op in LOOPS and any(r.port == index for r in self.graph.readers_of(node.name)):
                 return f"the loop {node.name!r} hands it on"
             for name in names:
                 reason = _function_objection(self.graph.functions, name, index, frozenset())
@@ -131,7 +129,7 @@ class _Plan:
                 if user.op in _READS:
                     for made in _read_of_value(user, data_inputs(user), dtype, weight.shape):
                         self.new[made.name] = made
-                elif user.op in _BRANCHES | _LOOPS:
+                elif user.op in BRANCHES | LOOPS:
                     self.arguments.setdefault(user.name, {})[reader.position] = dtype.as_datatype_enum
 
     def applied(self) -> Graph:
@@ -144,7 +142,7 @@ class _Plan:
     def _specialised(self, node: NodeDef, positions: Mapping[int, int]) -> NodeDef:
         """The branch or loop, with functions that take values instead of handles."""
         copy = renamed(node, node.name)
-        offset = 1 if node.op in _BRANCHES else 0
+        offset = 1 if node.op in BRANCHES else 0
         indices = {position - offset: dtype for position, dtype in positions.items()}
         types = copy.attr["Tin" if offset else "T"].list.type
         for index, dtype in indices.items():
@@ -182,9 +180,9 @@ def _function_objection(functions: Mapping[str, Any], name: str, index: int, ins
                 continue
             if node.op == "Identity" and _only_returned(function, node.name, index):
                 continue
-            if node.op not in _BRANCHES | _LOOPS:
+            if node.op not in BRANCHES | LOOPS:
                 return f"{node.name!r} ({node.op}) in the function {name!r} may change it"
-            inner = position - (1 if node.op in _BRANCHES else 0)
+            inner = position - (1 if node.op in BRANCHES else 0)
             for called in ops.called_functions(node):
                 reason = _function_objection(functions, called, inner, inside | {name})
                 if reason:
@@ -237,7 +235,7 @@ def _with_values(function: Any, name: str, indices: Mapping[int, int], specialis
             node.attr["T"].type = hits[0]
             nodes.append(node)
         else:
-            offset = 1 if node.op in _BRANCHES else 0
+            offset = 1 if node.op in BRANCHES else 0
             inner = {position - offset: dtype for position, dtype in hits.items()}
             for index, dtype in inner.items():
                 node.attr["Tin" if offset else "T"].list.type[index] = dtype

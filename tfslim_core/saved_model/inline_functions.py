@@ -125,27 +125,29 @@ def _body(
     for copy in copies:
         inputs = [str(source(text)) for text in copy.input]
         # In a v1 loop or branch a node without inputs would run outside of it: it has to wait for the call's arguments.
-        sourceless = not inputs or all(text.startswith("^") for text in inputs)
-        if before and (sourceless or ops.has_effect(copy, functions)):
+        sourceless = every_source_waits and all(text.startswith("^") for text in inputs)
+        if sourceless or ops.has_effect(copy, functions) or ops.observes_state(copy, functions):
             inputs.extend(before)
-        elif every_source_waits and not inputs:
+        if sourceless and not inputs:
             inputs.extend(f"^{argument.node}" for argument in given)
+        data = [text for text in inputs if not text.startswith("^")]
         del copy.input[:]
-        copy.input.extend(dict.fromkeys(inputs))
+        copy.input.extend([*data, *dict.fromkeys(text for text in inputs if text.startswith("^"))])
     outputs = [source(function.ret[output.name]) for output in function.signature.output_arg]
     effects = [copy.name for copy in copies if ops.has_effect(copy, functions)]
+    reads = [copy.name for copy in copies if ops.observes_state(copy, functions)]
     ran = [new_names[name] for name in function.control_ret.values()]
-    waits = sorted({*effects, *ran}) if effects else []
-    if not effects:  # nothing happens in there; what the call itself waited for still has to have happened
-        waits = [text[1:] for text in before] + [argument.node for argument in given]
-        return _Body(copies, outputs, waits)
-    # Who fetches an output of a call also gets its effects.
-    for index, output in enumerate(function.signature.output_arg):
-        name = names(f"{call.name}/output_{index}")
-        dtype = output.type or values[output.type_attr].type
-        copies.append(make_node("Identity", name, [outputs[index], *(f"^{w}" for w in effects)], T=tf.as_dtype(dtype)))
-        outputs[index] = Input(name, 0)
-    return _Body(copies, outputs, waits)
+    # What the call itself waited for has to have happened even where nothing happens in there.
+    waits = [*effects, *reads, *(ran if effects else [])] + [text[1:] for text in before] + [a.node for a in given]
+    # Who fetches an output of a call also gets its effects, or those that it waited for.
+    controls = [f"^{name}" for name in effects] or before
+    if controls:
+        for index, output in enumerate(function.signature.output_arg):
+            name = names(f"{call.name}/output_{index}")
+            dtype = tf.as_dtype(output.type or values[output.type_attr].type)
+            copies.append(make_node("Identity", name, [outputs[index], *controls], T=dtype))
+            outputs[index] = Input(name, 0)
+    return _Body(copies, outputs, list(dict.fromkeys(waits)))
 
 
 def _arguments(function: Any, values: Mapping[str, Any]) -> list[tuple[str, list[int]]]:
