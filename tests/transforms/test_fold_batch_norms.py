@@ -401,6 +401,19 @@ def test_constants_shared_between_layers_come_to_rest():
     assert_same_model(graph, outcome.graph, random_feeds(graph), rtol=1e-4, atol=1e-4)
 
 
+def test_a_bias_that_layers_share_stays_as_it_is_for_the_others():
+    with building() as g:
+        make = Maker()
+        x = make.input("MatMul", 3)
+        bias = make.const([3], "bias")
+        y = (make.layer("MatMul", x, 3, 3) + bias) * make.const([3])
+        z = make.layer("MatMul", y, 3, 3, name="layer_2") + bias
+    graph = view(g, [x], [y, z])
+    outcome = fold_batch_norms(graph)
+    assert outcome.changes == 1
+    assert_same_model(graph, outcome.graph, random_feeds(graph))
+
+
 def test_large_weights_are_not_read():
     with building() as g:
         make = Maker()
