@@ -162,13 +162,13 @@ def drop_idle_control_inputs(graph: Graph) -> Graph:
     tables_change = any(node.op in _TABLE_CHANGES for node in _all_nodes(graph))
     for name in execution_order(graph):
         node = graph.nodes[name]
-        sources = [parse_input(text).node for text in node.input]
+        before = [parse_input(text).node for text in node.input]
         reads = ops.observes_state(node, graph.functions) and (tables_change or not node.op.startswith("LookupTable"))
         if (
             node.op in ops.V1_CONTROL_FLOW
             or ops.has_effect(node, graph.functions)
             or reads
-            or any(source in busy or graph.nodes[source].op in ops.REF_VARIABLES for source in sources)
+            or any(source in busy or graph.nodes[source].op in ops.REF_VARIABLES for source in before)
         ):
             busy.add(name)
     new = []
