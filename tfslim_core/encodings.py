@@ -47,7 +47,7 @@ def encoding(name: str) -> Encoding:
         TransformError: there is none; the nearest is suggested.
     """
     if name not in ENCODINGS:
-        raise TransformError(f"no encoding {name!r}{nearest(name, ENCODINGS)} There are: {', '.join(ENCODINGS)}")
+        raise TransformError(f"no encoding {name!r}{nearest(name, ENCODINGS)} (there are: {', '.join(ENCODINGS)})")
     return ENCODINGS[name]
 
 

@@ -105,7 +105,7 @@ def _chosen(meta_graph: Any, names: Sequence[str] | None, root: Path) -> dict[st
     servable = {key: value for key, value in sorted(meta_graph.signature_def.items()) if not key.startswith(_RESERVED)}
     for name in names or ():
         if name not in servable:
-            raise ModelError(f"{root} has no signature {name!r}{nearest(name, servable)} It has: {', '.join(servable)}")
+            raise ModelError(f"{root} has no signature {name!r}{nearest(name, servable)} (it has: {', '.join(servable)})")
     chosen = servable if names is None else {name: servable[name] for name in sorted(set(names))}
     if not chosen:
         raise ModelError(f"{root} has no signature to serve")
