@@ -7,25 +7,26 @@ can be expected to go wrong, and then leaves nothing behind; see `errors`.
 from __future__ import annotations
 
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tfslim_core import storage
-from tfslim_core.errors import ModelError, UsageError
-from tfslim_core.verdict import Verdict
+from tfslim_core.errors import UsageError
+from tfslim_core.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
     from tfslim_core.bundle import Bundle, StepEntry, WeightEntry
+    from tfslim_core.inspection import Inspection
     from tfslim_core.publishing import Published
+    from tfslim_core.report import ReportContext
     from tfslim_core.saved_model.sample_check import Sample
+    from tfslim_core.stages import Errors, Progress
 
-Path_ = str | os.PathLike[str]
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, and how many of how many steps of it are; 0 of 0 where that is not known."""
+Location = str | os.PathLike[str]
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -71,8 +72,8 @@ class StageReport:
 
 
 def freeze(
-    model: Path_,
-    bundle: Path_,
+    model: Location,
+    bundle: Location,
     *,
     tags: Sequence[str] = ("serve",),
     signatures: Sequence[str] | None = None,
@@ -88,28 +89,36 @@ def freeze(
         ModelError: it is not a SavedModel, is damaged, or lacks the tags or a signature.
         OutputExistsError: the output exists and `overwrite` is false.
     """
+    from tfslim_core import stages
+    from tfslim_core.saved_model.freeze import freeze_saved_model
+    from tfslim_core.saved_model.read import read_saved_model
+    from tfslim_core.saved_model.sample_check import take_sample
     from tfslim_core.saved_model.write import write_graph_def
 
     start = time.monotonic()
-    storage.check_free(bundle, overwrite=overwrite)
-    source = _local(model)
-    frozen, sample = _frozen(source, tags, signatures, progress)
+    source, out = local(model), local(bundle)
+    storage.check_free(out, overwrite=overwrite)
+    opened = read_saved_model(source, tags, signatures)
+    progress("ask the original", 0, 0)
+    sample = take_sample(source, opened.tags, list(opened.signatures))
+    progress("freeze", 0, 0)
+    frozen = freeze_saved_model(opened)
 
-    def check(made: Bundle) -> dict[str, float]:
-        return _checked(made, sample, "freezing", progress)
+    def check(made: Bundle) -> Errors:
+        return stages.checked(made, sample, "freezing", progress)
 
     if format == "graph_def":
         errors = check(frozen)
-        with storage.whole_file(bundle, overwrite=overwrite) as file:
+        with storage.whole_file(out, overwrite=overwrite) as file:
             write_graph_def(frozen, file)
     else:
-        errors = _written(frozen, bundle, overwrite, check, progress)
+        errors = stages.written(frozen, out, overwrite, check, progress)
     return _report(frozen, Path(bundle), "freeze", start, errors, sample)
 
 
 def transform(
-    bundle: Path_,
-    out: Path_,
+    bundle: Location,
+    out: Location,
     *,
     transforms: str | Iterable[str] | None = None,
     overwrite: bool = False,
@@ -122,20 +131,26 @@ def transform(
         TransformError: a transform or parameter is unknown, or one failed.
         OutputExistsError: the output exists and `overwrite` is false.
     """
+    from tfslim_core import stages
     from tfslim_core.bundle import read_bundle
 
     start = time.monotonic()
-    storage.check_free(out, overwrite=overwrite)
-    before = read_bundle(_local(bundle))
-    after = _transformed(before, transforms, progress)
-    sample = _sample_of(before, progress)
-    errors = _written(after, out, overwrite, lambda made: _checked(made, sample, "the transforms", progress), progress)
-    return _report(after, Path(out), "transform", start, errors, sample)
+    target = local(out)
+    storage.check_free(target, overwrite=overwrite)
+    before = read_bundle(local(bundle))
+    after = stages.transformed(before, transforms, progress)
+    sample = stages.sample_of(before, progress)
+
+    def check(made: Bundle) -> Errors:
+        return stages.checked(made, sample, "the transforms", progress)
+
+    errors = stages.written(after, target, overwrite, check, progress)
+    return _report(after, target, "transform", start, errors, sample)
 
 
 def quantize(
-    bundle: Path_,
-    out: Path_,
+    bundle: Location,
+    out: Location,
     *,
     encoding: str = "int8",
     include: Sequence[str] = (),
@@ -154,22 +169,29 @@ def quantize(
         TransformError: there is no such encoding, or no weight of an included name.
         OutputExistsError: the output exists and `overwrite` is false.
     """
+    from tfslim_core import stages
     from tfslim_core.bundle import read_bundle
     from tfslim_core.quantization.encode_weights import Choice
+    from tfslim_core.quantization.harm import Harm
 
     start = time.monotonic()
-    storage.check_free(out, overwrite=overwrite)
-    before = read_bundle(_local(bundle))
+    target = local(out)
+    storage.check_free(target, overwrite=overwrite)
+    before = read_bundle(local(bundle))
     choice = Choice(encoding, tuple(include), tuple(exclude), minimum_size, placement)
-    after = _quantized(before, choice, (), progress)
-    sample = _sample_of(before, progress)
-    errors = _written(after, out, overwrite, lambda made: _measured(made, sample, "quantization", progress), progress)
-    return _report(after, Path(out), "quantize", start, errors, sample)
+    after = stages.quantized(before, choice, Harm({}, frozenset(), 0.0), progress)
+    sample = stages.sample_of(before, progress)
+
+    def check(made: Bundle) -> Errors:
+        return stages.measured(made, sample, "quantization", progress)
+
+    errors = stages.written(after, target, overwrite, check, progress)
+    return _report(after, target, "quantize", start, errors, sample)
 
 
 def reexport(
-    bundle: Path_,
-    out: Path_,
+    bundle: Location,
+    out: Location,
     *,
     format: Literal["saved_model", "graph_def"] = "saved_model",  # noqa: A002  # the command's flag
     overwrite: bool = False,
@@ -181,24 +203,215 @@ def reexport(
         ModelError: it is not a bundle, or the result does not load or does not answer.
         OutputExistsError: the output exists and `overwrite` is false.
     """
+    from tfslim_core import stages
     from tfslim_core.bundle import read_bundle
+    from tfslim_core.saved_model.sample_check import take_sample
     from tfslim_core.saved_model.write import write_graph_def, write_saved_model
 
     start = time.monotonic()
-    storage.check_free(out, overwrite=overwrite)
-    slim = read_bundle(_local(bundle))
+    target = local(out)
+    storage.check_free(target, overwrite=overwrite)
+    slimmed = read_bundle(local(bundle))
     progress("write", 0, 0)
     if format == "graph_def":
-        with storage.whole_file(out, overwrite=overwrite) as file:
-            write_graph_def(slim, file)
-        return _report(slim, Path(out), "reexport", start, {}, None)
-    with storage.whole_directory(out, overwrite=overwrite) as aside:
-        write_saved_model(slim, aside)
-        sample = _served(slim, aside, progress)
-    return _report(slim, Path(out), "reexport", start, {}, sample)
+        with storage.whole_file(target, overwrite=overwrite) as file:
+            write_graph_def(slimmed, file)
+        return _report(slimmed, target, "reexport", start, {}, None)
+    with storage.whole_directory(target, overwrite=overwrite) as aside:
+        write_saved_model(slimmed, aside)
+        stages.check_servable(slimmed, aside)
+        progress("load with the C++ loader", 0, 0)
+        sample = take_sample(aside, slimmed.manifest.tags, list(slimmed.manifest.signatures))
+    return _report(slimmed, target, "reexport", start, {}, sample)
 
 
-def publish(optimized: Path_, base: Path_, *, verdict: Path_ | Verdict) -> Published:
+@dataclass(frozen=True)
+class ValidationReport:
+    """What a validation found. path: the directory with verdict.json and report.html."""
+
+    path: Path
+    verdict: Verdict
+    context: ReportContext
+
+    @property
+    def outcome(self) -> Outcome:
+        """pass, fail or inconclusive."""
+        return self.verdict.verdict
+
+    def metrics(self) -> dict[str, float]:
+        """Finite numbers for a pipeline's Metrics artifact."""
+        models = self.verdict.models
+        numbers = {
+            "original_bytes": float(models.original.bytes),
+            "optimized_bytes": float(models.optimized.bytes),
+            "size_ratio": models.optimized.bytes / max(models.original.bytes, 1),
+        }
+        for dataset, result in self.verdict.datasets.items():
+            numbers[f"{dataset}/examples"] = float(result.examples)
+            for key, output in result.outputs.items():
+                found = {f"{dataset}/{key}/{name}": value for name, value in output.model_dump().items()}
+                numbers |= {name: float(value) for name, value in found.items() if value is not None}
+        return numbers
+
+
+def validate(
+    original: Location,
+    optimized: Location,
+    *,
+    data: Mapping[str, str],
+    out: Location,
+    gates: Sequence[str] = (),
+    signature: str | None = None,
+    main_output: str | None = None,
+    label: str | None = None,
+    batch_size: int = 32,
+    fail_on_bad_records: float = 0.01,
+    tags: Sequence[str] = ("serve",),
+    beam_options: Sequence[str] = (),
+    overwrite: bool = False,
+    progress: Progress = _silent,
+) -> ValidationReport:
+    """Run both models on the data, as a Beam job, and judge the difference: verdict.json and report.html in `out`.
+
+    data: name -> path or glob. gates: expressions such as "top1_agreement>=0.99"; the default ones unless told.
+
+    Raises:
+        ModelError: a model cannot be opened, or the optimized one has another interface.
+        DataError: a dataset cannot be read, does not fit, or has too many bad records.
+        UsageError: a gate cannot be understood.
+        OutputExistsError: the output exists and `overwrite` is false.
+    """
+    from tfslim_core.report import write_report
+    from tfslim_core.summary import plain_context
+    from tfslim_core.validation.job import validate as validated
+
+    target, before, after = local(out), local(original), local(optimized)
+    storage.check_free(target, overwrite=overwrite)
+    with storage.whole_directory(target, overwrite=overwrite) as aside:
+        found = validated(
+            before,
+            after,
+            data,
+            out=aside,
+            gates=gates,
+            signature=signature,
+            main_output=main_output,
+            label=label,
+            batch_size=batch_size,
+            fail_on_bad_records=fail_on_bad_records,
+            tags=tags,
+            beam_options=beam_options,
+            progress=progress,
+        )
+        context = plain_context(before, after, found)
+        write_report(aside, found.verdict, context)
+    return ValidationReport(target, found.verdict, context)
+
+
+@dataclass(frozen=True)
+class SlimReport:
+    """What `slim` made. path: the servable. report: the directory with verdict.json and report.html, or None."""
+
+    path: Path
+    report: Path | None
+    verdict: Verdict
+    context: ReportContext
+    errors: Mapping[str, float]
+
+    @property
+    def outcome(self) -> Outcome:
+        """pass, fail or inconclusive."""
+        return self.verdict.verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON data."""
+        return {
+            "path": str(self.path),
+            "report": str(self.report) if self.report else None,
+            "errors": dict(self.errors),
+            "verdict": self.verdict.model_dump(mode="json"),
+        }
+
+
+def slim(
+    model: Location,
+    out: Location,
+    *,
+    report: Location | None = None,
+    tags: Sequence[str] = ("serve",),
+    signatures: Sequence[str] | None = None,
+    transforms: str | None = None,
+    encoding: str | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    minimum_size: int = 1024,
+    data: Mapping[str, str] | None = None,
+    gates: Sequence[str] = (),
+    signature: str | None = None,
+    main_output: str | None = None,
+    label: str | None = None,
+    fail_on_bad_records: float = 0.01,
+    overwrite: bool = False,
+    progress: Progress = _silent,
+) -> SlimReport:
+    """Slim a SavedModel and validate the result: all stages in one process.
+
+    encoding: without one it is int8, and weights that it measurably harms are left alone. data: name -> path; without
+    any the result is checked on made-up inputs and the verdict is inconclusive. A failed gate does not raise: the
+    servable and its report are written, and the outcome says so.
+
+    Raises:
+        UsageError: gates without data.
+        TfslimError: as freeze, transform, quantize, reexport and validate raise it; nothing is written then.
+    """
+    from tfslim_core.report import write_report
+    from tfslim_core.slimming import Settings, slim_into
+
+    if gates and not data:
+        raise UsageError("--gate needs data to hold it against; give --data NAME=PATH")
+    target = local(out)
+    storage.check_free(target, overwrite=overwrite)
+    reported = local(report) if report is not None else None
+    if reported is not None:
+        storage.check_free(reported, overwrite=overwrite)
+    settings = Settings(
+        tags=tuple(tags),
+        signatures=tuple(signatures) if signatures is not None else None,
+        transforms=transforms,
+        encoding=encoding,
+        include=tuple(include),
+        exclude=tuple(exclude),
+        minimum_size=minimum_size,
+        data=dict(data or {}),
+        gates=tuple(gates),
+        signature=signature,
+        main_output=main_output,
+        label=label,
+        fail_on_bad_records=fail_on_bad_records,
+    )
+    with ExitStack() as stack:
+        beside = stack.enter_context(
+            storage.whole_directory(reported, overwrite=overwrite) if reported else storage.scratch_directory()
+        )
+        servable = stack.enter_context(storage.whole_directory(target, overwrite=overwrite))
+        made = slim_into(local(model), servable, beside, settings, progress)
+        context = replace(made.context, optimized_path=str(target))
+        write_report(beside, made.verdict, context)
+    return SlimReport(target, reported, made.verdict, context, made.errors)
+
+
+def inspect(model: Location, *, tags: Sequence[str] = ("serve",)) -> Inspection:
+    """What is in a SavedModel or a bundle, what it costs, and what slimming would save. Nothing is run.
+
+    Raises:
+        ModelError: it is neither, or it is damaged.
+    """
+    from tfslim_core.inspection import inspect as inspected
+
+    return inspected(local(model), tags)
+
+
+def publish(optimized: Location, base: Location, *, verdict: Location | Verdict) -> Published:
     """Publish a model that passed its validation as the next version below `base`, TensorFlow Serving's layout.
 
     Raises:
@@ -207,11 +420,11 @@ def publish(optimized: Path_, base: Path_, *, verdict: Path_ | Verdict) -> Publi
     """
     from tfslim_core.publishing import publish as published
 
-    found = verdict if isinstance(verdict, Verdict) else Verdict.read(_local(verdict))
-    return published(_local(optimized), _local(base), found)
+    found = verdict if isinstance(verdict, Verdict) else Verdict.read(local(verdict))
+    return published(local(optimized), local(base), found)
 
 
-def rollback(base: Path_) -> Published:
+def rollback(base: Location) -> Published:
     """Hide the highest version below `base`, so that the one before it is served.
 
     Raises:
@@ -219,7 +432,7 @@ def rollback(base: Path_) -> Published:
     """
     from tfslim_core.publishing import rollback as rolled_back
 
-    return rolled_back(_local(base))
+    return rolled_back(local(base))
 
 
 def transform_graph(
@@ -241,7 +454,7 @@ def transform_graph(
     return with_values(graph)
 
 
-def _local(path: Path_) -> Path:
+def local(path: Location) -> Path:
     """A local path.
 
     Raises:
@@ -251,137 +464,6 @@ def _local(path: Path_) -> Path:
     if "://" in text:
         raise UsageError(f"{text}: only local paths are read and written so far; copy it here first")
     return Path(text)
-
-
-def _frozen(
-    source: Path, tags: Sequence[str], signatures: Sequence[str] | None, progress: Progress
-) -> tuple[Bundle, Sample]:
-    """The frozen model, and what the original answers."""
-    from tfslim_core.saved_model.freeze import freeze_saved_model
-    from tfslim_core.saved_model.read import read_saved_model
-    from tfslim_core.saved_model.sample_check import take_sample
-
-    model = read_saved_model(source, tags, signatures)
-    progress("ask the original", 0, 0)
-    sample = take_sample(source, model.tags, list(model.signatures))
-    progress("freeze", 0, 0)
-    return freeze_saved_model(model), sample
-
-
-def _transformed(bundle: Bundle, transforms: str | Iterable[str] | None, progress: Progress) -> Bundle:
-    from tfslim_core.bundle import Skip, StepEntry
-    from tfslim_core.transforms import apply
-
-    graph, steps = apply(
-        bundle.graph, transforms, progress=lambda done, total, name: progress(f"transform: {name}", done, total)
-    )
-    entries = [
-        StepEntry(
-            name=step.name,
-            parameters={k: list(v) if isinstance(v, tuple) else v for k, v in step.parameters.items()},
-            changes=step.changes,
-            nodes_before=step.nodes_before,
-            nodes_after=step.nodes_after,
-            bytes_before=step.bytes_before,
-            bytes_after=step.bytes_after,
-            skipped=[Skip(node=skipped.node, reason=skipped.reason) for skipped in step.skipped],
-            seconds=round(step.seconds, 3),
-        )
-        for step in steps
-    ]
-    manifest = bundle.manifest.model_copy(update={"steps": [*bundle.manifest.steps, *entries]})
-    return replace(bundle, graph=graph, manifest=manifest)
-
-
-def _quantized(bundle: Bundle, choice: Any, leave: Sequence[str], progress: Progress) -> Bundle:
-    from tfslim_core.bundle import StepEntry
-    from tfslim_core.quantization.encode_weights import encode_weights
-
-    start = time.monotonic()
-    graph, entries = encode_weights(
-        bundle.graph, choice, leave=leave, progress=lambda name: progress(f"quantize: {name}", 0, 0)
-    )
-    changed = sum(entry.placement != "none" for entry in entries)
-    step = StepEntry(
-        name="quantize",
-        parameters={"encoding": choice.encoding},
-        changes=changed,
-        nodes_before=len(bundle.graph.nodes),
-        nodes_after=len(graph.nodes),
-        bytes_before=bundle.stored_bytes,
-        bytes_after=sum(weight.stored_bytes for weight in graph.weights.values()),
-        seconds=round(time.monotonic() - start, 3),
-    )
-    manifest = bundle.manifest.model_copy(update={"steps": [*bundle.manifest.steps, step], "weights": entries})
-    return replace(bundle, graph=graph, manifest=manifest)
-
-
-def _sample_of(bundle: Bundle, progress: Progress) -> Sample:
-    """What a bundle answers, served as it is."""
-    from tfslim_core.saved_model.sample_check import take_sample
-    from tfslim_core.saved_model.write import write_saved_model
-
-    progress("ask the model as it was", 0, 0)
-    with tempfile.TemporaryDirectory(prefix="tfslim-") as aside:
-        write_saved_model(bundle, Path(aside))
-        return take_sample(aside, bundle.manifest.tags, list(bundle.manifest.signatures))
-
-
-def _checked(bundle: Bundle, sample: Sample, what: str, progress: Progress) -> dict[str, float]:
-    from tfslim_core.saved_model.sample_check import check_equal
-
-    return _compared(bundle, sample, lambda path: check_equal(sample, path, bundle.manifest.tags, what), progress)
-
-
-def _measured(bundle: Bundle, sample: Sample, what: str, progress: Progress) -> dict[str, float]:
-    from tfslim_core.saved_model.sample_check import differences
-
-    errors = _compared(bundle, sample, lambda path: differences(sample, path, bundle.manifest.tags), progress)
-    for place, error in errors.items():
-        if error == float("inf"):
-            raise ModelError(f"{what} made NaN or infinity of the output {place}, which had none")
-    return errors
-
-
-def _compared(
-    bundle: Bundle, sample: Sample, compare: Callable[[str], Mapping[tuple[str, str], float]], progress: Progress
-) -> dict[str, float]:
-    from tfslim_core.saved_model.write import write_saved_model
-
-    progress("check the answers", 0, 0)
-    if not sample.requests:
-        return {}
-    with tempfile.TemporaryDirectory(prefix="tfslim-") as aside:
-        write_saved_model(bundle, Path(aside))
-        return {f"{signature}/{key}": error for (signature, key), error in compare(aside).items()}
-
-
-def _served(bundle: Bundle, servable: Path, progress: Progress) -> Sample:
-    """Load a servable in a fresh process and have every signature answer.
-
-    Raises:
-        ModelError: it does not load, or its interface is not the bundle's.
-    """
-    from tfslim_core.saved_model.sample_check import take_sample
-    from tfslim_core.saved_model.served_signatures import read_signatures
-
-    progress("load with the C++ loader", 0, 0)
-    served, wanted = read_signatures(servable, bundle.manifest.tags), bundle.manifest.signatures
-    if set(served) != set(wanted):
-        raise ModelError(f"the servable has the signatures {sorted(served)}, not {sorted(wanted)}")
-    return take_sample(servable, bundle.manifest.tags, list(wanted))
-
-
-def _written(
-    bundle: Bundle, out: Path_, overwrite: bool, check: Callable[[Bundle], dict[str, float]], progress: Progress
-) -> dict[str, float]:
-    """Write a bundle; it takes its name when what can be read back passes the check, whose result is returned."""
-    from tfslim_core.bundle import read_bundle
-
-    progress("write", 0, 0)
-    with storage.whole_directory(_local(out), overwrite=overwrite) as aside:
-        bundle.write(aside)
-        return check(read_bundle(aside))
 
 
 def _report(

@@ -40,6 +40,13 @@ def whole_directory(out: str | os.PathLike[str], *, overwrite: bool = False) -> 
 
 
 @contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """An empty directory that is gone after the block."""
+    with tempfile.TemporaryDirectory(prefix="tfslim-") as aside:
+        yield Path(aside)
+
+
+@contextmanager
 def whole_file(out: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
     """A path to write to beside `out`; the file takes the name `out` only when the block ends without an error.
 

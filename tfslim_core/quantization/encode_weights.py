@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import chain
@@ -40,11 +40,17 @@ def candidates(graph: Graph, choice: Choice) -> list[str]:
 
 
 def encode_weights(
-    graph: Graph, choice: Choice, *, leave: Collection[str] = (), progress: Callable[[str], None] | None = None
+    graph: Graph,
+    choice: Choice,
+    *,
+    harm: Mapping[str, float] | None = None,
+    leave: Collection[str] = (),
+    progress: Callable[[str], None] | None = None,
 ) -> tuple[Graph, list[WeightEntry]]:
     """Encode the graph's weights.
 
-    leave: names that are left alone because they were found to do harm. One weight's value is in memory at a time.
+    harm: what encoding a weight alone does to the answers, for the entries. leave: names that are left alone for it.
+    One weight's value is in memory at a time.
 
     Returns:
         The graph, and an entry for every float weight, encoded or not.
@@ -63,9 +69,12 @@ def encode_weights(
         weight = graph.weights[name]
         if not np.issubdtype(weight.dtype, np.floating):
             continue
-        reason = _objection(graph, name, choice) or ("it harms the answers" if name in leave else "")
+        reason = _objection(graph, name, choice)
+        measured = (harm or {}).get(name)
+        if not reason and name in leave:
+            reason = f"{choice.encoding} would move the answers by {100 * (measured or 0):.2g} %"
         if reason:
-            entries.append(_left(name, weight, reason))
+            entries.append(_left(name, weight, reason, measured))
             continue
         if progress is not None:
             progress(name)
@@ -74,10 +83,10 @@ def encode_weights(
         try:
             stored = encodings.encoded(weight, choice.encoding, use.axes)
         except encodings.NotEncodableError as error:
-            entries.append(_left(name, weight, str(error)))
+            entries.append(_left(name, weight, str(error), measured))
             continue
         edits.append(place(graph, names, name, stored, use, placement))
-        entries.append(_stored(name, weight, stored, placement, use))
+        entries.append(_stored(name, weight, stored, placement, use, measured))
     changed = graph.replace(
         chain.from_iterable(edit.nodes for edit in edits),
         drop=chain.from_iterable(edit.drop for edit in edits),
@@ -102,6 +111,8 @@ def _objection(graph: Graph, name: str, choice: Choice) -> str:
         return f"it has {math.prod(weight.shape):,} elements, fewer than {choice.minimum_size:,}"
     if name in graph.interface:
         return "it is an output"
+    if len(weight.shape) < 2 and use_of(graph, name).placement != "rows":
+        return "it is a vector (a bias, a scale): there is little to save, and all to lose"
     return ""
 
 
@@ -111,7 +122,7 @@ def _placement(use: Use, choice: Choice) -> Placement:
     return choice.placement
 
 
-def _left(name: str, weight: Weight, reason: str) -> WeightEntry:
+def _left(name: str, weight: Weight, reason: str, harm: float | None) -> WeightEntry:
     return WeightEntry(
         name=name,
         dtype=weight.dtype.name,
@@ -121,10 +132,13 @@ def _left(name: str, weight: Weight, reason: str) -> WeightEntry:
         encoding=weight.encoded.encoding if weight.encoded else weight.dtype.name,
         placement="load" if weight.encoded else "none",
         reason=reason,
+        harm=harm,
     )
 
 
-def _stored(name: str, weight: Weight, stored: Weight, placement: Placement, use: Use) -> WeightEntry:
+def _stored(
+    name: str, weight: Weight, stored: Weight, placement: Placement, use: Use, harm: float | None
+) -> WeightEntry:
     assert stored.encoded is not None
     return WeightEntry(
         name=name,
@@ -135,4 +149,5 @@ def _stored(name: str, weight: Weight, stored: Weight, placement: Placement, use
         encoding=stored.encoded.encoding,
         placement=placement,
         reason=use.reason,
+        harm=harm,
     )

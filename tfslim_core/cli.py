@@ -1,0 +1,447 @@
+"""The `tfslim` command: arguments in, one call of the API, tables out.
+
+Data goes to stdout; words and progress go to stderr. An expected error is one line and its exit code; see `errors`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+# Before anything loads TensorFlow: its log would drown every word of ours.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import tfslim_core
+from tfslim_core import api
+from tfslim_core.errors import TfslimError, UsageError
+from tfslim_core.terminal import Narrator, file_size
+
+app = typer.Typer(
+    name="tfslim",
+    help="Slim a TensorFlow SavedModel for CPU serving: same signatures, same answers, no slower.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+Model = Annotated[Path, typer.Argument(help="A SavedModel directory.", show_default=False)]
+BundleIn = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle, as freeze writes it.", show_default=False)]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="What to write; it appears whole.", show_default=False)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON to stdout.")]
+Tags = Annotated[str, typer.Option("--tags", help="The MetaGraph's tags, with commas between.")]
+Data = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="NAME=PATH",
+        help="Real requests: .jsonl, .npz, .tfrecord[.gz], .csv or .parquet; globs are allowed. May be repeated.",
+    ),
+]
+Gates = Annotated[
+    list[str] | None,
+    typer.Option("--gate", metavar="EXPR", help='What must hold, e.g. "top1_agreement>=0.99". May be repeated.'),
+]
+Signature = Annotated[str | None, typer.Option(help="The signature that the data feeds.")]
+MainOutput = Annotated[str | None, typer.Option(help="The output that gates without a name mean.")]
+Label = Annotated[str | None, typer.Option(metavar="KEY", help="The data's key that holds the label.")]
+BadRecords = Annotated[float, typer.Option(metavar="SHARE", help="More bad records than this are an error.")]
+Include = Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Weights to encode, by name (* and ?).")]
+Exclude = Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Weights to leave alone, by name.")]
+MinimumSize = Annotated[int, typer.Option(metavar="ELEMENTS", help="Leave smaller weights alone.")]
+
+
+@app.command()
+def inspect(model: Model, tags: Tags = "serve", as_json: AsJson = False) -> None:
+    """Show what is in a SavedModel or bundle, what it costs, and what slimming would save."""
+    found = api.inspect(model, tags=tags.split(","))
+    if as_json:
+        _print_json(found.to_json())
+        return
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    facts.add_row(found.kind, f"{found.path}  (tags {','.join(found.tags)}, TensorFlow {found.tensorflow_version})")
+    facts.add_row("on disk", file_size(found.bytes))
+    facts.add_row("served weights", f"{file_size(found.live_bytes)} in {found.live_parameters:,} parameters")
+    facts.add_row("at int8", f"about {file_size(found.int8_bytes)}")
+    facts.add_row(
+        "nodes", f"{found.nodes:,}, most often " + ", ".join(f"{op} {n}" for op, n in list(found.ops.items())[:6])
+    )
+    if found.assets:
+        facts.add_row("assets", ", ".join(found.assets))
+    out.print(facts)
+    signatures = Table("signature", "method", "inputs", "outputs", title="Signatures", title_justify="left")
+    for one in found.signatures:
+        signatures.add_row(one.name, one.method, _keys(one.inputs), _keys(one.outputs))
+    out.print(signatures)
+    largest = Table("weight", "shape", "stored as", title="Largest weights", title_justify="left")
+    largest.add_column("bytes", justify="right")
+    for tensor in found.largest:
+        largest.add_row(tensor.name, " × ".join(map(str, tensor.shape)), tensor.encoding, file_size(tensor.bytes))
+    out.print(largest)
+
+
+@app.command()
+def freeze(
+    model: Model,
+    bundle: Annotated[Path, typer.Argument(help="What to write; it appears whole.", show_default=False)],
+    tags: Tags = "serve",
+    signatures: Annotated[str | None, typer.Option(help="The signatures to keep, with commas between; all.")] = None,
+    output_format: Annotated[
+        Literal["bundle", "graph_def"], typer.Option("--format", help="A plain frozen .pb for tools that want one.")
+    ] = "bundle",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Freeze a SavedModel's variables and inline its functions: the first stage."""
+    with Narrator(err) as told:
+        report = api.freeze(
+            model,
+            bundle,
+            tags=tags.split(","),
+            signatures=signatures.split(",") if signatures else None,
+            format=output_format,
+            overwrite=overwrite,
+            progress=told,
+        )
+    _stage(report, as_json)
+
+
+@app.command()
+def transform(
+    bundle: BundleIn,
+    out_: Out,
+    transforms: Annotated[
+        str | None,
+        typer.Option(help='E.g. "fold_constants(ignore_errors=true) fold_batch_norms"; see: tfslim transforms'),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Rewrite a bundle's graph: prune, fold constants and batch norms, merge duplicates."""
+    with Narrator(err) as told:
+        report = api.transform(bundle, out_, transforms=transforms, overwrite=overwrite, progress=told)
+    _stage(report, as_json)
+
+
+@app.command()
+def quantize(
+    bundle: BundleIn,
+    out_: Out,
+    encoding: Annotated[str, typer.Option(help="int8 or float16.")] = "int8",
+    include: Include = None,
+    exclude: Exclude = None,
+    minimum_size: MinimumSize = 1024,
+    placement: Annotated[
+        Literal["rows", "load", "graph"] | None, typer.Option(help="Where to decode; by each weight's use.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Store a bundle's weights in fewer bits, decoded where no request pays for it."""
+    with Narrator(err) as told:
+        report = api.quantize(
+            bundle,
+            out_,
+            encoding=encoding,
+            include=include or (),
+            exclude=exclude or (),
+            minimum_size=minimum_size,
+            placement=placement,
+            overwrite=overwrite,
+            progress=told,
+        )
+    _stage(report, as_json)
+
+
+@app.command()
+def reexport(
+    bundle: BundleIn,
+    out_: Out,
+    output_format: Annotated[Literal["saved_model", "graph_def"], typer.Option("--format")] = "saved_model",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a bundle as a SavedModel, loaded and run by TensorFlow's C++ loader before it counts."""
+    with Narrator(err) as told:
+        report = api.reexport(bundle, out_, format=output_format, overwrite=overwrite, progress=told)
+    _stage(report, as_json)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
+def validate(
+    context: typer.Context,
+    original: Annotated[Path, typer.Argument(help="The model as it was.", show_default=False)],
+    optimized: Annotated[Path, typer.Argument(help="The model to judge.", show_default=False)],
+    report_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where verdict.json and report.html go.")],
+    data: Data = None,
+    gate: Gates = None,
+    signature: Signature = None,
+    main_output: MainOutput = None,
+    label: Label = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples in a request.")] = 32,
+    fail_on_bad_records: BadRecords = 0.01,
+    tags: Tags = "serve",
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two models on real data, as a Beam job; Beam's own options go after --.
+
+    Exits with 3 when the gate fails and with 4 when nothing was proven.
+    """
+    with Narrator(err) as told:
+        report = api.validate(
+            original,
+            optimized,
+            data=_named(data),
+            out=report_dir,
+            gates=gate or (),
+            signature=signature,
+            main_output=main_output,
+            label=label,
+            batch_size=batch_size,
+            fail_on_bad_records=fail_on_bad_records,
+            tags=tags.split(","),
+            beam_options=context.args,
+            overwrite=overwrite,
+            progress=told,
+        )
+    if as_json:
+        _print_json(report.verdict.model_dump(mode="json"))
+    else:
+        _print_table(report.verdict, report.context)
+    err.print(f"report: {report.path / 'report.html'}")
+    _exit_by(report.outcome)
+
+
+@app.command()
+def slim(
+    model: Model,
+    out_: Out,
+    config: Annotated[
+        Path | None, typer.Option(help="A YAML file with these options, underscores for dashes; flags win.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="int8 or float16 for every weight; without it int8 where it does no harm.")
+    ] = None,
+    data: Data = None,
+    gate: Gates = None,
+    report_dir: Annotated[
+        Path | None, typer.Option("--report", metavar="DIR", help="Where verdict.json and report.html go.")
+    ] = None,
+    transforms: Annotated[str | None, typer.Option(help="Instead of the default set.")] = None,
+    signatures: Annotated[str | None, typer.Option(help="The signatures to keep, with commas between; all.")] = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    minimum_size: MinimumSize | None = None,
+    signature: Signature = None,
+    main_output: MainOutput = None,
+    label: Label = None,
+    fail_on_bad_records: BadRecords | None = None,
+    tags: Annotated[str | None, typer.Option(help="The MetaGraph's tags, with commas between; serve.")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Slim a SavedModel into a SavedModel: all stages at once, and a before/after table.
+
+    With --data the result is validated and exits with 3 when the gate fails, with 4 when nothing was proven; without
+    it the answers are checked on made-up inputs only, and the report says so.
+    """
+    from tfslim_core.configuration import settings
+
+    flags = {
+        "encoding": encoding,
+        "data": _named(data) or None,
+        "gates": gate,
+        "report": report_dir,
+        "transforms": transforms,
+        "signatures": signatures.split(",") if signatures else None,
+        "include": include,
+        "exclude": exclude,
+        "minimum_size": minimum_size,
+        "signature": signature,
+        "main_output": main_output,
+        "label": label,
+        "fail_on_bad_records": fail_on_bad_records,
+        "tags": tags.split(",") if tags else None,
+    }
+    asked = settings(config, {key: value for key, value in flags.items() if value is not None})
+    with Narrator(err) as told:
+        report = api.slim(model, out_, **asked, overwrite=overwrite, progress=told)
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        _print_table(report.verdict, report.context)
+    if report.report is not None:
+        err.print(f"report: {report.report / 'report.html'}")
+    _exit_by(report.outcome if asked.get("data") else "pass")
+
+
+@app.command()
+def publish(
+    optimized: Annotated[Path, typer.Argument(help="The SavedModel that was validated.", show_default=False)],
+    base: Annotated[Path, typer.Argument(help="The folder that TensorFlow Serving polls.", show_default=False)],
+    verdict: Annotated[Path, typer.Option(metavar="FILE", help="The validation's verdict.json.")],
+    as_json: AsJson = False,
+) -> None:
+    """Publish a model that passed, as the next version below BASE.
+
+    Exits with 3 for a failed verdict and with 4 for an inconclusive one.
+    """
+    done = api.publish(optimized, base, verdict=verdict)
+    _version(done, "published", as_json)
+
+
+@app.command()
+def rollback(
+    base: Annotated[Path, typer.Argument(help="The folder that TensorFlow Serving polls.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Hide the highest version below BASE, so that the one before it is served."""
+    _version(api.rollback(base), "now served", as_json)
+
+
+@app.command("transform-graph")
+def transform_graph(
+    in_graph: Annotated[Path, typer.Option(metavar="A.pb", help="A frozen GraphDef.")],
+    out_graph: Annotated[Path, typer.Option(metavar="B.pb", help="What to write.")],
+    inputs: Annotated[str, typer.Option(help="Names of nodes or tensors, with commas between.")],
+    outputs: Annotated[str, typer.Option(help="Names of nodes or tensors, with commas between.")],
+    transforms: Annotated[str, typer.Option(help="As the Graph Transform Tool takes them; see: tfslim transforms")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Transform a frozen GraphDef as the old transform_graph did."""
+    from tfslim_core.graph_files import read_graph_def, write_graph_def
+
+    graph_def = read_graph_def(in_graph)
+    made = api.transform_graph(graph_def, _listed(inputs), _listed(outputs), transforms)
+    write_graph_def(made, out_graph, overwrite=overwrite)
+    err.print(
+        f"{out_graph}: {len(graph_def.node):,} -> {len(made.node):,} nodes, {file_size(out_graph.stat().st_size)}"
+    )
+
+
+@app.command()
+def transforms(as_json: AsJson = False) -> None:
+    """List the transforms: names, parameters, what each does."""
+    import tfslim_core.transforms  # registers them
+    from tfslim_core.registry import known
+
+    found = known()
+    if as_json:
+        _print_json([{"name": t.name, "parameters": list(map(str, t.parameters)), "summary": t.summary} for t in found])
+        return
+    table = Table("transform", "parameters", "what it does")
+    for one in found:
+        table.add_row(one.name, "\n".join(map(str, one.parameters)), one.summary)
+    out.print(table)
+
+
+def _stage(report: api.StageReport, as_json: bool) -> None:
+    if as_json:
+        _print_json(report.to_json())
+        return
+    for step in report.steps:
+        if step.skipped:
+            err.print(f"{step.name}: {step.changes} changes, {len(step.skipped)} left alone", style="dim")
+    for note in report.notes:
+        err.print(note, style="dim")
+    worst = max(report.errors.values(), default=None)
+    told = f", answers within {worst:.2g} of those before" if worst is not None else ""
+    err.print(f"{report.path}: {file_size(report.bytes)}, {report.nodes:,} nodes, {report.seconds:.1f} s{told}")
+
+
+def _version(done: Any, word: str, as_json: bool) -> None:
+    if as_json:
+        _print_json({"path": str(done.path), "version": done.version})
+    else:
+        err.print(f"{word}: {done.path}")
+
+
+def _print_json(data: Any) -> None:
+    sys.stdout.write(json.dumps(data, indent=2, allow_nan=False, default=str) + "\n")
+
+
+def _print_table(verdict: Any, context: Any) -> None:
+    from tfslim_core.report import before_after_table
+
+    out.print(before_after_table(verdict, context))
+
+
+def _exit_by(outcome: str) -> None:
+    code = {"pass": 0, "fail": 3, "inconclusive": 4}[outcome]
+    if code:
+        raise typer.Exit(code)
+
+
+def _named(data: Sequence[str] | None) -> dict[str, str]:
+    """NAME=PATH pairs.
+
+    Raises:
+        UsageError: one is not a pair, or a name comes twice.
+    """
+    found: dict[str, str] = {}
+    for text in data or ():
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise UsageError(f"--data {text}: give NAME=PATH, e.g. --data test={text}")
+        if name in found:
+            raise UsageError(f"--data {name} is given twice; each dataset has a name of its own")
+        found[name] = path
+    return found
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _keys(specs: dict[str, str]) -> str:
+    return "\n".join(f"{key}: {spec}" for key, spec in specs.items())
+
+
+@app.callback(invoke_without_command=True)
+def _version_option(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        sys.stdout.write(f"tfslim {tfslim_core.__version__}\n")
+        raise typer.Exit
+
+
+def _hush_libraries() -> None:
+    """Give stderr to Python alone: TensorFlow's C++ libraries write to its descriptor whatever the log level."""
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
+        return
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    _hush_libraries()
+    try:
+        code = app(args=list(argv) if argv is not None else None, prog_name="tfslim", standalone_mode=False)
+        return int(code or 0)
+    except TfslimError as error:
+        err.print(f"tfslim: {error}", markup=False)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except click.exceptions.Abort:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""What is in a model, what it costs on disk, and what slimming would save. Nothing is run and no weight is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tfslim_core import storage
+from tfslim_core.bundle import Bundle, is_bundle, read_bundle
+from tfslim_core.saved_model.freeze import freeze_saved_model
+from tfslim_core.saved_model.read import read_saved_model
+
+_LARGEST = 20
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A weight that the signatures read. bytes: as it is stored now; encoding: its dtype where it is not encoded."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+    encoding: str
+
+
+@dataclass(frozen=True)
+class SignatureSummary:
+    """A signature in words: key -> "dtype [shape]"."""
+
+    name: str
+    method: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """kind: "SavedModel" or "bundle". live_bytes: of the weights that are served, in their own dtype; int8_bytes: about
+    what these would take at one byte an element where they are float32. ops: counts after functions are inlined.
+    """
+
+    path: str
+    kind: str
+    tags: tuple[str, ...]
+    bytes: int
+    live_parameters: int
+    live_bytes: int
+    int8_bytes: int
+    nodes: int
+    signatures: tuple[SignatureSummary, ...]
+    largest: tuple[Tensor, ...]
+    ops: dict[str, int]
+    assets: tuple[str, ...]
+    tensorflow_version: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON data."""
+        return asdict(self)
+
+
+def inspect(path: Path, tags: Sequence[str]) -> Inspection:
+    """Look into a SavedModel or a bundle.
+
+    Raises:
+        ModelError: it is neither, or it is damaged.
+    """
+    bundle = is_bundle(path)
+    found = read_bundle(path) if bundle else freeze_saved_model(read_saved_model(path, tags, None))
+    return _summary(path, found, "bundle" if bundle else "SavedModel")
+
+
+def _summary(path: Path, bundle: Bundle, kind: str) -> Inspection:
+    weights = bundle.graph.weights
+    largest = sorted(weights, key=lambda name: (-weights[name].stored_bytes, name))[:_LARGEST]
+    return Inspection(
+        path=str(path),
+        kind=kind,
+        tags=tuple(bundle.manifest.tags),
+        bytes=storage.size(path),
+        live_parameters=bundle.manifest.source.live_parameters,
+        live_bytes=bundle.stored_bytes,
+        int8_bytes=sum(w.nbytes // 4 if w.dtype.name == "float32" else w.stored_bytes for w in weights.values()),
+        nodes=len(bundle.graph.nodes),
+        signatures=tuple(
+            SignatureSummary(
+                name,
+                signature.method_name,
+                {key: _words(info) for key, info in sorted(signature.inputs.items())},
+                {key: _words(info) for key, info in sorted(signature.outputs.items())},
+            )
+            for name, signature in bundle.manifest.signature_defs().items()
+        ),
+        largest=tuple(
+            Tensor(
+                name,
+                weights[name].dtype.name,
+                weights[name].shape,
+                weights[name].stored_bytes,
+                encoded.encoding if (encoded := weights[name].encoded) else weights[name].dtype.name,
+            )
+            for name in largest
+        ),
+        ops=dict(Counter(node.op for node in bundle.graph.nodes.values()).most_common()),
+        assets=tuple(asset.filename for asset in bundle.manifest.assets),
+        tensorflow_version=bundle.manifest.source.tensorflow_version,
+    )
+
+
+def _words(info: Any) -> str:
+    dtype = tf.as_dtype(info.dtype).name if info.dtype else "?"
+    if info.tensor_shape.unknown_rank:
+        return f"{dtype} [...]"
+    return f"{dtype} [{', '.join('?' if d.size < 0 else str(d.size) for d in info.tensor_shape.dim)}]"

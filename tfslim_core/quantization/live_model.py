@@ -1,0 +1,80 @@
+"""A bundle's graph in one live session, in which weights can be changed without building anything anew."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from types import TracebackType
+from typing import Any
+
+import tensorflow as tf
+
+from tfslim_core.bundle import Bundle
+from tfslim_core.graph import make_node
+from tfslim_core.saved_model.write import inline_constant
+from tfslim_core.weights import Array
+
+Answer = Mapping[str, Array]
+
+
+class LiveModel:
+    """A context manager; `changeable` names the weights that can be set.
+
+    They hold their own values until they are set. All weights are in memory.
+    """
+
+    def __init__(self, bundle: Bundle, changeable: Collection[str]) -> None:
+        self._bundle = bundle
+        self._signatures = bundle.manifest.signature_defs()
+        graph_def, self._assign = _with_variables(bundle, changeable)
+        graph = tf.Graph()
+        with graph.as_default():
+            tf.import_graph_def(graph_def, name="")
+        self._session = tf.compat.v1.Session(graph=graph)
+        for name in changeable:
+            self.set(name, bundle.graph.weights[name].read())
+        paths = {a.tensor: str(bundle.files / "assets" / a.filename) for a in bundle.manifest.assets}
+        for target in bundle.graph.targets:
+            self._session.run(graph.get_operation_by_name(target), paths)
+
+    def __enter__(self) -> LiveModel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session.close()
+
+    def set(self, name: str, value: Array) -> None:
+        """Give the weight `name` another value of its shape and dtype."""
+        operation, feed = self._assign[name]
+        self._session.run(operation, {feed: value})
+
+    def run(self, signature: str, feeds: Mapping[str, Array]) -> Answer:
+        """What the signature answers; composite outputs are left out."""
+        definition = self._signatures[signature]
+        fed = {definition.inputs[key].name: value for key, value in feeds.items()}
+        answer: Answer = self._session.run({k: info.name for k, info in definition.outputs.items() if info.name}, fed)
+        return answer
+
+
+def _with_variables(bundle: Bundle, changeable: Collection[str]) -> tuple[Any, dict[str, tuple[str, str]]]:
+    """The GraphDef, and for each changeable weight the op that sets it and the tensor that it takes."""
+    graph = bundle.graph
+    names = graph.fresh_names()
+    nodes = []
+    assign: dict[str, tuple[str, str]] = {}
+    for name, node in graph.nodes.items():
+        if name not in changeable:
+            nodes.append(inline_constant(node, graph.weights[name]) if name in graph.weights else node)
+            continue
+        dtype = tf.as_dtype(graph.weights[name].dtype)
+        handle = make_node("VarHandleOp", names(f"{name}/handle"), [], dtype=dtype, shared_name=name)
+        handle.attr["shape"].shape.CopyFrom(tf.TensorShape(graph.weights[name].shape).as_proto())
+        value = make_node("Placeholder", names(f"{name}/value"), [], dtype=dtype)
+        setter = make_node("AssignVariableOp", names(f"{name}/set"), [handle.name, value.name], dtype=dtype)
+        nodes += [handle, value, setter, make_node("ReadVariableOp", name, [handle.name], dtype=dtype)]
+        assign[name] = (setter.name, f"{value.name}:0")
+    graph_def = tf.compat.v1.GraphDef()
+    graph_def.CopyFrom(graph.rest)
+    graph_def.node.extend(nodes)
+    return graph_def, assign

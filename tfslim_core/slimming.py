@@ -1,0 +1,200 @@
+"""All of it in one process: freeze, transform, quantize, re-export, validate; nothing is written in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfslim_core import storage
+from tfslim_core.bundle import Bundle
+from tfslim_core.quantization.encode_weights import Choice
+from tfslim_core.quantization.harm import Harm, measure_harm
+from tfslim_core.report import ReportContext, Stage
+from tfslim_core.saved_model.freeze import freeze_saved_model
+from tfslim_core.saved_model.read import read_saved_model
+from tfslim_core.saved_model.sample_check import Feeds, Sample, differences, take_sample
+from tfslim_core.saved_model.write import write_saved_model
+from tfslim_core.stages import Progress, check_servable, checked, quantized, refuse_broken, transformed
+from tfslim_core.summary import context_of
+from tfslim_core.verdict import ModelCosts, Models, Verdict
+
+if TYPE_CHECKING:
+    from tfslim_core.validation.job import ValidationResult
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `slim` is asked for; see the command's help."""
+
+    tags: tuple[str, ...] = ("serve",)
+    signatures: tuple[str, ...] | None = None
+    transforms: str | None = None
+    encoding: str | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    minimum_size: int = 1024
+    data: Mapping[str, str] = field(default_factory=dict)
+    gates: tuple[str, ...] = ()
+    signature: str | None = None
+    main_output: str | None = None
+    label: str | None = None
+    fail_on_bad_records: float = 0.01
+
+
+@dataclass(frozen=True)
+class Slimmed:
+    """The servable that was made, what was found about it, and all that a report tells."""
+
+    bundle: Bundle
+    verdict: Verdict
+    context: ReportContext
+    validation: ValidationResult | None
+    errors: Mapping[str, float]
+
+
+def slim_into(source: Path, servable: Path, report: Path, settings: Settings, progress: Progress) -> Slimmed:
+    """Slim `source` into the empty directory `servable`, and write verdict.json into the empty directory `report`.
+
+    With no encoding asked for it is int8, and weights that it measurably harms are left alone.
+
+    Raises:
+        TfslimError: see `api.slim`.
+    """
+    stages: list[Stage] = []
+    model = read_saved_model(source, settings.tags, settings.signatures)
+    given = _real_feeds(source, settings)
+    progress("ask the original", 0, 0)
+    sample = take_sample(source, model.tags, list(model.signatures), given)
+    start = time.monotonic()
+    progress("freeze", 0, 0)
+    frozen = freeze_saved_model(model)
+    nodes = len(model.meta_graph.graph_def.node) + sum(
+        len(function.node_def) for function in model.meta_graph.graph_def.library.function
+    )
+    stages.append(Stage("original", frozen.manifest.source.bytes, nodes))
+    stages.append(_stage("freeze", frozen, start))
+    start = time.monotonic()
+    rewritten = transformed(frozen, settings.transforms, progress)
+    checked(rewritten, sample, "freezing and the transforms", progress)
+    stages.append(_stage("transform", rewritten, start))
+    start = time.monotonic()
+    choice = Choice(settings.encoding or "int8", settings.include, settings.exclude, settings.minimum_size)
+    harm = _harm(rewritten, choice, sample, settings, progress)
+    stored = quantized(rewritten, choice, harm, progress)
+    stages.append(_stage("quantize", stored, start, _words(harm)))
+    start = time.monotonic()
+    progress("write", 0, 0)
+    write_saved_model(stored, servable)
+    check_servable(stored, servable)
+    progress("load with the C++ loader", 0, 0)
+    found = differences(sample, servable, model.tags)
+    errors = {f"{signature}/{key}": error for (signature, key), error in found.items()}
+    refuse_broken(errors, "quantization")
+    stages.append(Stage("reexport", storage.size(servable), len(stored.graph.nodes), time.monotonic() - start))
+    validation = None
+    if settings.data:
+        validation = _validated(source, servable, report, settings, progress)
+        verdict = validation.verdict
+    else:
+        verdict = _unproven(source, servable, sample, errors, settings, progress)
+        verdict.write(report)
+    context = context_of(stored, servable, stages, validation)
+    return Slimmed(stored, verdict, context, validation, errors)
+
+
+def _real_feeds(source: Path, settings: Settings) -> dict[str, Sequence[Feeds]]:
+    if not settings.data:
+        return {}
+    from tfslim_core.validation.sample import real_requests
+
+    real = real_requests(source, settings.data, settings.tags, settings.signature)
+    return {real.signature: real.feeds} if real.feeds else {}
+
+
+def _harm(bundle: Bundle, choice: Choice, sample: Sample, settings: Settings, progress: Progress) -> Harm:
+    """What the encoding would harm; an encoding that was asked for by name is used wherever it can be."""
+    if settings.encoding is not None:
+        return Harm({}, frozenset(), 0.0)
+    return measure_harm(
+        bundle,
+        choice,
+        sample.requests,
+        sample.random,
+        lambda done, total: progress("measure what int8 does to each weight", done, total),
+    )
+
+
+def _words(harm: Harm) -> str:
+    if not harm.leave:
+        return ""
+    many = len(harm.leave) != 1
+    return f"{len(harm.leave)} weight{'s' * many} left as {'they were' if many else 'it was'}: int8 harms the answers"
+
+
+def _stage(name: str, bundle: Bundle, start: float, notes: str = "") -> Stage:
+    size = bundle.stored_bytes + bundle.graph.to_graph_def().ByteSize()
+    return Stage(name, size, len(bundle.graph.nodes), time.monotonic() - start, notes)
+
+
+def _validated(source: Path, servable: Path, report: Path, settings: Settings, progress: Progress) -> ValidationResult:
+    from tfslim_core.validation.job import validate
+
+    return validate(
+        source,
+        servable,
+        settings.data,
+        out=report,
+        gates=settings.gates,
+        signature=settings.signature,
+        main_output=settings.main_output,
+        label=settings.label,
+        fail_on_bad_records=settings.fail_on_bad_records,
+        tags=settings.tags,
+        progress=progress,
+    )
+
+
+def _unproven(
+    source: Path,
+    servable: Path,
+    sample: Sample,
+    errors: Mapping[str, float],
+    settings: Settings,
+    progress: Progress,
+) -> Verdict:
+    """Without data nothing is proven; what made-up requests show is told, and what both models cost is measured."""
+    from tfslim_core.costs import measure_pair
+
+    costs = None
+    if sample.requests:
+        request = sample.requests[0]
+        progress("measure costs", 0, 0)
+        costs = measure_pair(
+            source,
+            servable,
+            {len(next(iter(request.feeds.values()), ())): request.feeds} if request.feeds else {},
+            request.signature,
+            settings.tags,
+            seconds=4,
+            progress=lambda done, total: progress("measure costs", done, total),
+        )
+    models = Models(
+        **{
+            name: ModelCosts(
+                bytes=storage.size(path),
+                load_seconds=costs[index].load_seconds if costs else None,
+                peak_rss_bytes=costs[index].peak_rss_bytes if costs else None,
+                digest=storage.digest(path),
+            )
+            for index, (name, path) in enumerate((("original", source), ("optimized", servable)))
+        }
+    )
+    worst = max(errors.values(), default=None)
+    reasons = ["There was no data: the answers were compared on made-up inputs only, which proves nothing."]
+    if worst is not None:
+        reasons.append(f"On these no output differs by more than {worst:.2g} (relative L2; a share for strings).")
+    reasons += [f"Signature {name!r} could not be tried: {why}" for name, why in sample.unchecked.items()]
+    return Verdict(verdict="inconclusive", reasons=reasons, checks=[], models=models, datasets={})

@@ -1,0 +1,150 @@
+"""The stages on bundles in memory, and how each checks what it made."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from tfslim_core import storage, transforms
+from tfslim_core.bundle import Bundle, Skip, StepEntry, read_bundle
+from tfslim_core.errors import ModelError
+from tfslim_core.quantization.encode_weights import Choice, encode_weights
+from tfslim_core.quantization.harm import Harm
+from tfslim_core.saved_model.sample_check import Sample, check_equal, differences, take_sample
+from tfslim_core.saved_model.served_signatures import read_signatures
+from tfslim_core.saved_model.write import write_saved_model
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, and how many of how many steps of it are; 0 of 0 where that is not known."""
+
+Errors = dict[str, float]
+"""How far answers are from what they were, by "signature/output"; see `sample_check.difference`."""
+
+
+def transformed(bundle: Bundle, calls: str | Iterable[str] | None, progress: Progress) -> Bundle:
+    """The bundle with its graph rewritten, and the steps in its manifest.
+
+    Raises:
+        TransformError: a transform or parameter is unknown, or one failed.
+    """
+    graph, steps = transforms.apply(
+        bundle.graph, calls, progress=lambda done, total, name: progress(f"transform: {name}", done, total)
+    )
+    entries = [
+        StepEntry(
+            name=step.name,
+            parameters={k: list(v) if isinstance(v, tuple) else v for k, v in step.parameters.items()},
+            changes=step.changes,
+            nodes_before=step.nodes_before,
+            nodes_after=step.nodes_after,
+            bytes_before=step.bytes_before,
+            bytes_after=step.bytes_after,
+            skipped=[Skip(node=skipped.node, reason=skipped.reason) for skipped in step.skipped],
+        )
+        for step in steps
+    ]
+    manifest = bundle.manifest.model_copy(update={"steps": [*bundle.manifest.steps, *entries]})
+    return replace(bundle, graph=graph, manifest=manifest)
+
+
+def quantized(bundle: Bundle, choice: Choice, harm: Harm, progress: Progress) -> Bundle:
+    """The bundle with its weights encoded, save those that `harm` leaves, and why in its manifest.
+
+    Raises:
+        TransformError: there is no such encoding, or no weight of an included name.
+    """
+    graph, entries = encode_weights(
+        bundle.graph,
+        choice,
+        harm=harm.alone,
+        leave=harm.leave,
+        progress=lambda name: progress(f"quantize: {name}", 0, 0),
+    )
+    step = StepEntry(
+        name="quantize",
+        parameters={"encoding": choice.encoding},
+        changes=sum(entry.placement != "none" for entry in entries),
+        nodes_before=len(bundle.graph.nodes),
+        nodes_after=len(graph.nodes),
+        bytes_before=transforms.stored_bytes(bundle.graph),
+        bytes_after=transforms.stored_bytes(graph),
+    )
+    manifest = bundle.manifest.model_copy(update={"steps": [*bundle.manifest.steps, step], "weights": entries})
+    return replace(bundle, graph=graph, manifest=manifest)
+
+
+def sample_of(bundle: Bundle, progress: Progress) -> Sample:
+    """What a bundle answers to made-up requests, served as it is."""
+    progress("ask the model as it was", 0, 0)
+    with tempfile.TemporaryDirectory(prefix="tfslim-") as aside:
+        write_saved_model(bundle, Path(aside))
+        return take_sample(aside, bundle.manifest.tags, list(bundle.manifest.signatures))
+
+
+def checked(bundle: Bundle, sample: Sample, what: str, progress: Progress) -> Errors:
+    """The errors of a bundle whose answers should be the sample's.
+
+    Raises:
+        ModelError: they are not; `what` names what was done to the model.
+    """
+    return _compared(bundle, sample, lambda path: check_equal(sample, path, bundle.manifest.tags, what), progress)
+
+
+def measured(bundle: Bundle, sample: Sample, what: str, progress: Progress) -> Errors:
+    """The errors of a bundle whose answers may differ a little.
+
+    Raises:
+        ModelError: NaN, infinity or another shape came out where there was none before.
+    """
+    errors = _compared(bundle, sample, lambda path: differences(sample, path, bundle.manifest.tags), progress)
+    refuse_broken(errors, what)
+    return errors
+
+
+def refuse_broken(errors: Mapping[str, float], what: str) -> None:
+    """Refuse answers that cannot be compared.
+
+    Raises:
+        ModelError: an error is infinite.
+    """
+    for place, error in errors.items():
+        if error == float("inf"):
+            raise ModelError(f"{what} made NaN, infinity or another shape of the output {place!r}")
+
+
+def check_servable(bundle: Bundle, servable: Path) -> None:
+    """Compare a servable's interface with the bundle's.
+
+    Raises:
+        ModelError: they differ.
+    """
+    served, wanted = read_signatures(servable, bundle.manifest.tags), bundle.manifest.signature_defs()
+    if set(served) != set(wanted):
+        raise ModelError(f"the servable has the signatures {sorted(served)}, not {sorted(wanted)}")
+    for name, signature in wanted.items():
+        if served[name].method_name != signature.method_name:
+            raise ModelError(f"signature {name!r} has the method {served[name].method_name!r} in the servable")
+
+
+def written(
+    bundle: Bundle, out: str | os.PathLike[str], overwrite: bool, check: Callable[[Bundle], Errors], progress: Progress
+) -> Errors:
+    """Write a bundle; it takes its name when what can be read back passes the check, whose result is returned."""
+    progress("write", 0, 0)
+    with storage.whole_directory(out, overwrite=overwrite) as aside:
+        bundle.write(aside)
+        return check(read_bundle(aside))
+
+
+def _compared(
+    bundle: Bundle, sample: Sample, compare: Callable[[str], Mapping[tuple[str, str], float]], progress: Progress
+) -> Errors:
+    progress("check the answers", 0, 0)
+    if not sample.requests:
+        return {}
+    with tempfile.TemporaryDirectory(prefix="tfslim-") as aside:
+        write_saved_model(bundle, Path(aside))
+        return {f"{signature}/{key}": error for (signature, key), error in compare(aside).items()}

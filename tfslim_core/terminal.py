@@ -1,0 +1,51 @@
+"""Progress for people: a spinner and bars where stderr is a terminal, nothing where it is not."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+
+class Narrator:
+    """A context manager that is told what is being done; see `stages.Progress`."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[count]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Narrator:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show what is being done."""
+        count = f"{done:,} of {total:,}" if total else f"{done:,}" if done else ""
+        if self._task is None:
+            self._task = self._progress.add_task(what, total=None, count=count)
+        self._progress.update(self._task, description=what, completed=done, total=total or None, count=count)
+
+
+def file_size(size: int) -> str:
+    """Bytes for people, in powers of 1000 as files are listed: "28.7 MB"."""
+    number = float(size)
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}" if unit != "B" else f"{size} B"
+        number /= 1000
+    return f"{number:.3g} GB"
