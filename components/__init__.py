@@ -1,0 +1,1 @@
+"""Kubeflow components, one per stage of tfslim: each is a typed function with one call into the core."""

@@ -1,0 +1,5 @@
+"""Open a SavedModel as the server does and make a bundle of it."""
+
+from components.freeze.component import freeze
+
+__all__ = ["freeze"]

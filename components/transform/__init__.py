@@ -1,0 +1,5 @@
+"""Rewrite a bundle's graph."""
+
+from components.transform.component import transform
+
+__all__ = ["transform"]

@@ -1,0 +1,77 @@
+"""The gate: both models on the same data, and a verdict."""
+# ruff: noqa: B006  # a default that a pipeline shows; nothing changes the lists
+
+from kfp import dsl
+
+from components.image import IMAGE
+from components.shared import call, describe, log_numbers, progress
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False, additional_funcs=[call, describe, log_numbers, progress])
+def validate(
+    original: dsl.Input[dsl.Model],
+    optimized: dsl.Input[dsl.Model],
+    data: dsl.Input[dsl.Dataset],
+    verdict: dsl.Output[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
+    gates: list[str] = [],
+    signature: str = "",
+    main_output: str = "",
+    label: str = "",
+    fail_on_bad_records: float = 0.01,
+    batch_size: int = 32,
+    tags: list[str] = ["serve"],
+    beam_options: list[str] = [],
+) -> str:
+    """Runs both models on the data and judges the difference. Returns pass, fail or inconclusive: gate on it.
+
+    Args:
+        original: The SavedModel that was slimmed.
+        optimized: The SavedModel that came of it.
+        data: A file of .jsonl, .npz or .tfrecord, or a directory of such files.
+        verdict: A directory with verdict.json, which publish asks for, and report.html.
+        report: The report, for the Kubeflow page.
+        metrics: Sizes, times, and how alike the answers are.
+        gates: Checks such as "top1_agreement>=0.999"; the default ones unless told.
+        signature: The signature to feed; serving_default, or the one that fits, unless told.
+        main_output: The output that checks without a name mean.
+        label: The key of the data that holds labels.
+        fail_on_bad_records: The share of unreadable records above which the task fails.
+        batch_size: Examples in one request.
+        tags: The tag set to open.
+        beam_options: Options of the Beam job, such as a runner.
+    """
+    import logging
+    import os
+    import shutil
+
+    from tfslim_core import api
+
+    name = os.path.basename(data.uri.rstrip("/")).split(".")[0] or "data"
+    files = os.path.join(data.path, "**", "*") if os.path.isdir(data.path) else data.path
+    found = call(
+        api.validate,
+        original.path,
+        optimized.path,
+        data={name: files},
+        out=verdict.path,
+        gates=gates,
+        signature=signature or None,
+        main_output=main_output or None,
+        label=label or None,
+        fail_on_bad_records=fail_on_bad_records,
+        batch_size=batch_size,
+        tags=tags,
+        beam_options=beam_options,
+        overwrite=True,  # what a task that is tried again finds there is its own
+        progress=progress(),
+    )
+    logging.info("tfslim: verdict: %s", found.outcome)
+    for reason in found.verdict.reasons:
+        logging.info("tfslim: %s", reason)
+    log_numbers(metrics, found.metrics())
+    describe(verdict, "tfslim verdict")
+    verdict.metadata["verdict"] = found.outcome
+    shutil.copyfile(os.path.join(verdict.path, "report.html"), report.path)
+    return found.outcome

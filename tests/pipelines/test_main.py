@@ -1,0 +1,198 @@
+"""`python -m pipelines`, and with it the whole pipeline, gate passed and failed, on a real small model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp import components as kfp_components
+from kfp.pipeline_spec import pipeline_spec_pb2
+from typer.testing import CliRunner
+
+from benchmarks.models import dense
+from pipelines.__main__ import app
+from tfslim_core.saved_model.server_loader import ServedModel
+
+ROOT = Path(__file__).parents[2]
+PASSES, FAILS = "size_ratio<=0.5", "size_ratio<=0.001"
+
+
+def called(*arguments):
+    """Exit code, stdout, stderr."""
+    done = CliRunner().invoke(app, [str(one) for one in arguments])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model"
+    dense(path, layers=2, width=64)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "numbers.jsonl"
+    rows = np.random.default_rng(0).standard_normal((64, 64)).round(4).tolist()
+    path.write_text("".join(f"{json.dumps({'x': row})}\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tmp_path_factory.mktemp("served") / "base"
+
+
+@pytest.fixture(scope="module")
+def passed(model, data, base, tmp_path_factory):
+    work = tmp_path_factory.mktemp("runs") / "passed"
+    arguments = [f"model={model}", f"data={data}", f"base={base}", f"gates={PASSES}"]
+    return called("run", "--work", work, *(part for one in arguments for part in ("--arg", one))), work
+
+
+def test_what_passes_is_published_and_served(passed, base):
+    (exit_code, out, err), _ = passed
+    assert exit_code == 0, err
+    assert out.splitlines()[-1] == f"published: {base / '1'}"
+    with ServedModel(base / "1", ["serve"]) as served:
+        assert np.ptp(served.run("serving_default", {"x": np.eye(64, dtype=np.float32)})["y"]) > 0
+
+
+def test_every_step_is_told_and_nothing_else(passed):
+    (_, out, err), _ = passed
+    assert [line.split()[:2] for line in err.splitlines()] == [
+        [name, "done"] for name in ("freeze", "transform", "quantize", "reexport", "validate", "publish")
+    ]
+    assert "Size on disk" in out
+    assert "Graph nodes" in out
+    assert "KFP" not in out + err
+
+
+def test_the_report_is_where_it_is_said_to_be(passed):
+    (_, out, _), work = passed
+    path = Path(next(line for line in out.splitlines() if line.startswith("report: ")).removeprefix("report: "))
+    assert path.is_relative_to(work)
+    assert "<html" in path.read_text()
+
+
+def test_what_fails_is_not_published_and_told_why(model, data, base, passed, tmp_path):
+    before = sorted(path.name for path in base.iterdir())
+    arguments = [f"model={model}", f"data={data}", f"base={base}", f"gates={FAILS}", f"gates={PASSES}"]
+    exit_code, out, err = called(
+        "run", "--work", tmp_path / "run", *(part for one in arguments for part in ("--arg", one))
+    )
+    assert exit_code == 3
+    assert "pipelines: not published: the gate failed: " in err.splitlines()[-1]
+    assert "size_ratio" in err.splitlines()[-1]
+    assert "publish " not in err
+    assert "report: " in out
+    assert sorted(path.name for path in base.iterdir()) == before
+
+
+def test_a_step_that_fails_is_named_with_its_reason(data, tmp_path):
+    arguments = [f"model={tmp_path / 'nothing'}", f"data={data}", f"base={tmp_path / 'base'}"]
+    exit_code, out, err = called(
+        "run", "--work", tmp_path / "run", *(part for one in arguments for part in ("--arg", one))
+    )
+    assert (exit_code, out) == (1, "")
+    assert err.splitlines()[-1] == (
+        f"pipelines: freeze failed: {tmp_path / 'nothing'}: no such directory "
+        f"(the whole log: {tmp_path / 'run/log.txt'})"
+    )
+    assert "Traceback" not in err
+
+
+def test_a_work_directory_that_exists_is_left_alone(data, tmp_path):
+    arguments = ("--arg", "model=m", "--arg", f"data={data}", "--arg", "base=b")
+    exit_code, _, err = called("run", "--work", tmp_path, *arguments)
+    assert exit_code == 1
+    assert "already exists" in err
+
+
+def test_compiles_to_what_kfp_loads(tmp_path):
+    file = tmp_path / "slim.yaml"
+    assert called("compile", "--out", file)[:2] == (0, f"{file}\n")
+    loaded = kfp_components.load_component_from_file(str(file))
+    assert {name for name, spec in loaded.component_spec.inputs.items() if not spec.optional} == {
+        "model",
+        "data",
+        "base",
+    }
+    spec = yaml.safe_load(file.read_text())
+    json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+    tasks = spec["root"]["dag"]["tasks"]
+    condition = tasks["condition-1"]["triggerPolicy"]["condition"]
+    assert condition == "inputs.parameter_values['pipelinechannel--validate-Output'] == 'pass'"
+    assert list(spec["components"]["comp-condition-1"]["dag"]["tasks"]) == ["publish"]
+
+
+def test_what_can_change_under_its_uri_is_never_cached(tmp_path):
+    called("compile", "--out", tmp_path / "slim.yaml")
+    spec = yaml.safe_load((tmp_path / "slim.yaml").read_text())
+    tasks = spec["root"]["dag"]["tasks"] | spec["components"]["comp-condition-1"]["dag"]["tasks"]
+    cached = {name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")}
+    assert cached == {"transform", "quantize", "reexport"}
+    importers = [one["importer"] for one in spec["deploymentSpec"]["executors"].values() if "importer" in one]
+    assert [importer["reimport"] for importer in importers] == [True, True]
+
+
+def test_arguments_become_defaults_when_compiling(tmp_path):
+    file = tmp_path / "slim.yaml"
+    called("compile", "--out", file, "--arg", "gates=a>=1", "--arg", "gates=b>=2", "--arg", "model=gs://bucket/model")
+    known = yaml.safe_load(file.read_text())["root"]["inputDefinitions"]["parameters"]
+    assert known["gates"]["defaultValue"] == ["a>=1", "b>=2"]
+    assert known["model"]["defaultValue"] == "gs://bucket/model"
+
+
+def test_a_file_is_replaced_only_when_told(tmp_path):
+    file = tmp_path / "slim.yaml"
+    file.write_text("mine")
+    exit_code, _, err = called("compile", "--out", file)
+    assert exit_code == 1
+    assert "give --overwrite" in err
+    assert file.read_text() == "mine"
+    assert called("compile", "--out", file, "--overwrite")[0] == 0
+    assert "tfslim-slim" in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["compile", "--pipeline", "slin"], "no pipeline 'slin'; did you mean 'slim'? (there are: slim)"),
+        (["run", "--arg", "encodng=int8"], "no argument 'encodng'; did you mean 'encoding'?"),
+        (["run", "--arg", "data=x"], "missing: --arg model=… --arg base=…"),
+        (["compile", "--arg", "batch_size=many"], "argument 'batch_size' takes a whole number, not 'many'"),
+        (["compile", "--out", "slim.txt"], "--out slim.txt: a compiled pipeline is a .yaml file"),
+        (["submit", "--pipeline", "slim", "--arg", "a=b"], "submit is not available yet in this version"),
+        (["schedule", "create"], "upload it to Kubeflow"),
+        (["status"], "status is not available yet in this version"),
+    ],
+)
+def test_usage_errors_are_one_line(arguments, says):
+    exit_code, out, err = called(*arguments)
+    assert (exit_code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("pipelines: ")
+    assert says in err
+
+
+def test_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines", "run", "--pipeline", "slum"],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "pipelines: no pipeline 'slum'; did you mean 'slim'? (there are: slim)\n"
