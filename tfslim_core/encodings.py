@@ -18,6 +18,7 @@ from tfslim_core.graph import Input, NameMaker, NodeDef, make_node
 from tfslim_core.weights import Array, Encoded, Weight, in_memory
 
 _BLOCK = 4 * 1024 * 1024  # elements that are rounded at a time
+_LARGEST_SCALE = np.nextafter(np.finfo(np.float32).max / np.float32(127), np.float32(0))  # 127 x this is finite
 _SCALE_SHARE = 50  # scales that take more than a 50th of the codes' bytes are kept in half precision
 
 
@@ -103,7 +104,7 @@ def _encode_int8(value: Array, axes: tuple[int, ...]) -> Mapping[str, Array]:
     floats = value.astype(np.float32, copy=False)
     highest = floats.max(axis=axes, keepdims=True, initial=0)
     lowest = floats.min(axis=axes, keepdims=True, initial=0)
-    scale = np.maximum(highest, -lowest) / np.float32(127)
+    scale = np.minimum(np.maximum(highest, -lowest) / np.float32(127), _LARGEST_SCALE)
     scale[scale < np.finfo(np.float32).tiny] = 1  # so small a slice becomes zeros; a subnormal scale is not exact
     if scale.nbytes * _SCALE_SHARE > value.size:
         scale = _half(scale)

@@ -105,7 +105,8 @@ def _chosen(meta_graph: Any, names: Sequence[str] | None, root: Path) -> dict[st
     servable = {key: value for key, value in sorted(meta_graph.signature_def.items()) if not key.startswith(_RESERVED)}
     for name in names or ():
         if name not in servable:
-            raise ModelError(f"{root} has no signature {name!r}{nearest(name, servable)} (it has: {', '.join(servable)})")
+            known = ", ".join(servable) or "none"
+            raise ModelError(f"{root} has no signature {name!r}{nearest(name, servable)} (it has: {known})")
     chosen = servable if names is None else {name: servable[name] for name in sorted(set(names))}
     if not chosen:
         raise ModelError(f"{root} has no signature to serve")
