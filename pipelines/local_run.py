@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -123,18 +124,30 @@ def run_locally(
 
 @contextmanager
 def _runner(work: Path) -> Iterator[None]:
-    quiet = "TF_CPP_MIN_LOG_LEVEL"  # for the tasks: what TensorFlow says of itself hides what they say
-    before = os.environ.get(quiet)
-    os.environ.setdefault(quiet, "1")
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(work))
+    with tempfile.TemporaryDirectory(prefix="tfslim-run-") as scratch, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*non-Python base image", RuntimeWarning)  # here, no image is used
+        # kfp leaves the source of every task behind; what TensorFlow says of itself hides what the tasks say.
+        with _environment(TMPDIR=scratch, TF_CPP_MIN_LOG_LEVEL=os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1")):
+            local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(work))
+            try:
+                yield
+            finally:
+                config.LocalExecutionConfig.instance = None  # or every later call of a component would run it
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Set variables for the tasks, and put back what was there."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*non-Python base image", RuntimeWarning)  # here, no image is used
-            yield
+        yield
     finally:
-        config.LocalExecutionConfig.instance = None  # or every later call of a component would run it
-        if before is None:
-            del os.environ[quiet]
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 class _Lines(io.TextIOBase):
