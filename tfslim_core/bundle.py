@@ -37,7 +37,7 @@ from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph
 from tfslim_core.weights import ALIGNMENT, DTYPES, Array, Encoded, Weight, in_memory
 
-_SCHEMA = 1
+_SCHEMA: Literal[1] = 1
 
 
 class _Part(BaseModel):
@@ -102,7 +102,7 @@ class WeightEntry(_Part):
 class Manifest(_Part):
     """manifest.json. signatures: SignatureDefs in protobuf's JSON form. inputs, outputs, targets: the graph's roots."""
 
-    schema_version: int = _SCHEMA
+    schema_version: Literal[1] = _SCHEMA
     tags: list[str]
     signatures: dict[str, dict[str, Any]]
     init_op: str | None
@@ -214,13 +214,14 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
         manifest = Manifest.model_validate_json(storage.inside(root, "manifest.json", root).read_bytes())
         graph_def = tf.compat.v1.GraphDef.FromString(storage.inside(root, "graph.pb", root).read_bytes())
     except ValidationError as error:
+        version = _version(root / "manifest.json")
+        if version != _SCHEMA:
+            raise ModelError(f"{root} is a bundle of version {version}; this tfslim reads {_SCHEMA}") from None
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise ModelError(f"{root}: manifest.json is damaged: {where}: {first['msg']}") from None
     except (DecodeError, OSError) as error:
         raise ModelError(f"{root}: graph.pb cannot be read: {error}") from None
-    if manifest.schema_version != _SCHEMA:
-        raise ModelError(f"{root} is a bundle of version {manifest.schema_version}; this tfslim reads {_SCHEMA}")
     for asset in manifest.assets:
         storage.inside(root / "assets", asset.filename, root)
     weights, variables = _opened(storage.inside(root, "weights.safetensors", root), manifest.encoded)
@@ -233,6 +234,15 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
         weights,
     )
     return Bundle(graph, manifest, root, variables)
+
+
+def _version(manifest: Path) -> Any:
+    """What a manifest that is not valid says its version is: a newer one may have keys that are not known here."""
+    try:
+        found = json.loads(manifest.read_bytes())
+    except (ValueError, RecursionError):
+        return _SCHEMA
+    return found.get("schema_version", _SCHEMA) if isinstance(found, dict) else _SCHEMA
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Weight]) -> None:
@@ -291,7 +301,10 @@ def _opened(file: Path, encoded: Mapping[str, str]) -> tuple[dict[str, Weight], 
     for name, encoding in encoded.items():
         if not parts.get(name):
             raise ModelError(f"{file} lacks the encoded weight {name!r}")
-        plain[name] = encodings.decoded(Encoded(encoding, parts[name]))
+        try:
+            plain[name] = encodings.decoded(Encoded(encoding, parts[name]))
+        except ModelError as error:
+            raise ModelError(f"{file} is damaged at {name!r}: {error}") from None
     return plain, variables
 
 

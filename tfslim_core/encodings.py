@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tfslim_core.errors import TransformError, nearest
+from tfslim_core.errors import ModelError, TransformError, nearest
 from tfslim_core.graph import Input, NameMaker, NodeDef, make_node
 from tfslim_core.weights import Array, Encoded, Weight, in_memory
 
@@ -32,13 +32,14 @@ class Encoding:
 
     axes: those that a scale is shared along; () means a scale per element of nothing, i.e. encodings without scales.
     encode raises NotEncodableError. decoding_ops(name, parts, dtypes, names): nodes, the last one called `name`.
+    parts: what is stored, by role, and which dtypes it may have.
     """
 
     name: str
     encode: Callable[[Array, tuple[int, ...]], Mapping[str, Array]]
     decode: Callable[[Mapping[str, Array]], Array]
     decoding_ops: Callable[[str, Mapping[str, Input], Mapping[str, tf.DType], NameMaker], list[NodeDef]]
-    needs_scale: bool
+    parts: Mapping[str, frozenset[str]]
 
 
 def encoding(name: str) -> Encoding:
@@ -69,8 +70,21 @@ def encoded(weight: Weight, name: str, axes: tuple[int, ...]) -> Weight:
 
 
 def decoded(stored: Encoded) -> Weight:
-    """The weight that is stored as `stored`."""
-    codes, scheme = stored.parts["codes"], encoding(stored.encoding)
+    """The weight that is stored as `stored`.
+
+    Raises:
+        ModelError: these are not the encoding's parts.
+    """
+    scheme = encoding(stored.encoding)
+    found = {role: part.dtype.name for role, part in stored.parts.items()}
+    if found.keys() != scheme.parts.keys() or any(found[role] not in dtypes for role, dtypes in scheme.parts.items()):
+        raise ModelError(f"{stored.encoding} has the parts {', '.join(scheme.parts)}; found: {found}")
+    codes = stored.parts["codes"]
+    for role, part in stored.parts.items():
+        if len(part.shape) != len(codes.shape) or any(
+            a not in (1, b) for a, b in zip(part.shape, codes.shape, strict=True)
+        ):
+            raise ModelError(f"the {role} of an {stored.encoding} weight {codes.shape} has the shape {part.shape}")
 
     def read() -> Array:
         return scheme.decode({role: part.read() for role, part in stored.parts.items()})
@@ -143,6 +157,12 @@ def _int8_ops(name: str, parts: Mapping[str, Input], dtypes: Mapping[str, tf.DTy
 
 
 ENCODINGS: Mapping[str, Encoding] = {
-    "float16": Encoding("float16", _encode_float16, _decode_float16, _float16_ops, needs_scale=False),
-    "int8": Encoding("int8", _encode_int8, _decode_int8, _int8_ops, needs_scale=True),
+    "float16": Encoding("float16", _encode_float16, _decode_float16, _float16_ops, {"codes": frozenset({"float16"})}),
+    "int8": Encoding(
+        "int8",
+        _encode_int8,
+        _decode_int8,
+        _int8_ops,
+        {"codes": frozenset({"int8"}), "scale": frozenset({"float16", "float32"})},
+    ),
 }

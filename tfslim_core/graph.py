@@ -343,8 +343,12 @@ def check(graph: Graph) -> None:
         name: ops.output_dtypes(node, graph.functions) for name, node in graph.nodes.items()
     }
     for name, node in graph.nodes.items():
-        if node.op == "Const" and "value" not in node.attr and name not in graph.weights:
-            raise GraphError(f"constant {name!r} has no value")
+        if node.op == "Const" and "value" not in node.attr:
+            if name not in graph.weights:
+                raise GraphError(f"constant {name!r} has no value")
+            if outputs[name] != [tf.as_dtype(graph.weights[name].dtype).as_datatype_enum]:
+                kind = graph.weights[name].dtype.name
+                raise GraphError(f"constant {name!r} is {_dtype_name(outputs[name][0])}, its weight {kind}")
         data = data_inputs(node)
         for source in (*data, *(Input(control, CONTROL) for control in control_inputs(node))):
             if source.node not in outputs:

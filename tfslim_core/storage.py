@@ -86,7 +86,8 @@ def inside(folder: Path, name: str, root: Path) -> Path:
         ModelError: it is absolute, leads elsewhere, or is not there.
     """
     found = folder / name
-    if os.path.isabs(name) or not found.resolve().is_relative_to(root.resolve()):
+    # A name with ".." would lead out of the folder that it is copied to, even where it stays within the model.
+    if os.path.isabs(name) or ".." in Path(name).parts or not found.resolve().is_relative_to(root.resolve()):
         raise ModelError(f"{root}: the file {name!r} leads outside the model")
     if not found.is_file():
         raise ModelError(f"{root}: the file {name!r} is missing from {folder.name}/")
