@@ -172,14 +172,14 @@ def quantize(
     from tfslim_core import stages
     from tfslim_core.bundle import read_bundle
     from tfslim_core.quantization.encode_weights import Choice
-    from tfslim_core.quantization.harm import Harm
+    from tfslim_core.quantization.harm import NO_HARM
 
     start = time.monotonic()
     target = local(out)
     storage.check_free(target, overwrite=overwrite)
     before = read_bundle(local(bundle))
     choice = Choice(encoding, tuple(include), tuple(exclude), minimum_size, placement)
-    after = stages.quantized(before, choice, Harm({}, frozenset(), 0.0), progress)
+    after = stages.quantized(before, choice, NO_HARM, progress)
     sample = stages.sample_of(before, progress)
 
     def check(made: Bundle) -> Errors:

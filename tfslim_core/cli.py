@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal
 # Before anything loads TensorFlow: its log would drown every word of ours.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -335,7 +334,7 @@ def transform_graph(
 @app.command()
 def transforms(as_json: AsJson = False) -> None:
     """List the transforms: names, parameters, what each does."""
-    import tfslim_core.transforms  # registers them
+    import tfslim_core.transforms  # noqa: F401  # registers them
     from tfslim_core.registry import known
 
     found = known()
@@ -431,16 +430,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
     _hush_libraries()
     try:
-        code = app(args=list(argv) if argv is not None else None, prog_name="tfslim", standalone_mode=False)
-        return int(code or 0)
+        app(args=list(argv) if argv is not None else None, prog_name="tfslim")
     except TfslimError as error:
         err.print(f"tfslim: {error}", markup=False)
         return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except click.exceptions.Abort:
-        return 130
+    except SystemExit as end:  # the code of typer.Exit, or 2 for a usage error that it has told
+        return end.code if isinstance(end.code, int) else 0
+    return 0
 
 
 if __name__ == "__main__":

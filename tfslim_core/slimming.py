@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tfslim_core import storage
 from tfslim_core.bundle import Bundle
 from tfslim_core.quantization.encode_weights import Choice
-from tfslim_core.quantization.harm import Harm, measure_harm
+from tfslim_core.quantization.harm import NO_HARM, Harm, measure_harm
 from tfslim_core.report import ReportContext, Stage
 from tfslim_core.saved_model.freeze import freeze_saved_model
 from tfslim_core.saved_model.read import read_saved_model
@@ -117,7 +117,7 @@ def _real_feeds(source: Path, settings: Settings) -> dict[str, Sequence[Feeds]]:
 def _harm(bundle: Bundle, choice: Choice, sample: Sample, settings: Settings, progress: Progress) -> Harm:
     """What the encoding would harm; an encoding that was asked for by name is used wherever it can be."""
     if settings.encoding is not None:
-        return Harm({}, frozenset(), 0.0)
+        return NO_HARM
     return measure_harm(
         bundle,
         choice,

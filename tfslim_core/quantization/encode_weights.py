@@ -111,13 +111,13 @@ def _objection(graph: Graph, name: str, choice: Choice) -> str:
         return f"it has {math.prod(weight.shape):,} elements, fewer than {choice.minimum_size:,}"
     if name in graph.interface:
         return "it is an output"
-    if len(weight.shape) < 2 and use_of(graph, name).placement != "rows":
+    if len(weight.shape) < 2 and not use_of(graph, name).gathered:
         return "it is a vector (a bias, a scale): there is little to save, and all to lose"
     return ""
 
 
 def _placement(use: Use, choice: Choice) -> Placement:
-    if choice.placement is None or (choice.placement == "rows" and use.placement != "rows"):
+    if choice.placement is None or (choice.placement == "rows" and not use.gathered):
         return use.placement
     return choice.placement
 

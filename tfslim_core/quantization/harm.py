@@ -1,12 +1,14 @@
 """Which weights an encoding harms, found by trying each in a live session.
 
 An int8 weight moves the outputs of an ordinary model by about as much as it is itself rounded, about a percent. A
-weight that moves an output by more is one whose error is amplified (the filters of a spectral front end, say); what
-it saves is not worth it, and it is left as it is.
+weight that moves an output by much more is one whose error is amplified (the filters of a spectral front end, say);
+what it saves is not worth it, and it is left as it is. Where an output scores classes, the order of the scores counts
+more than their size.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,20 +24,45 @@ from tfslim_core.saved_model.fresh_process import Request
 from tfslim_core.saved_model.sample_check import difference
 from tfslim_core.weights import Array
 
-ALONE = 0.02  # relative L2 by which one weight may move any output
-TOGETHER = 0.02  # by which all of them may, and
-TOGETHER_SCORES = 0.05  # an output that scores classes, whose order matters more than its size
+MOST_ERROR = 0.02  # relative L2 by which encoded weights may move an output
+MOST_ERROR_OF_SCORES = 0.05  # the same, of an output that scores classes
+MOST_FLIPS = 0.01  # share of examples whose top class may change
+_FEW_FLIPS = 2  # so many prove nothing
+SECONDS = 60.0  # for trying all weights; fewer requests are used where these would take longer
 
 
 @dataclass(frozen=True)
 class Harm:
     """alone: by weight, the largest relative L2 error of any output when only that one is encoded. leave: those that
-    are better left alone. together: the same error with all others encoded.
+    are better left alone.
     """
 
     alone: Mapping[str, float]
     leave: frozenset[str]
-    together: float
+
+
+@dataclass(frozen=True)
+class _Move:
+    """How far an output is from what it was. flips: of `rows` examples, those whose top class changed; 0 of 0 where the
+    output scores no classes.
+    """
+
+    error: float
+    flips: int = 0
+    rows: int = 0
+
+    def __add__(self, other: _Move) -> _Move:
+        return _Move(max(self.error, other.error), self.flips + other.flips, self.rows + other.rows)
+
+    @property
+    def too_far(self) -> bool:
+        if not self.rows:
+            return not self.error <= MOST_ERROR
+        flipped = self.flips > max(_FEW_FLIPS, MOST_FLIPS * self.rows)
+        return flipped or not self.error <= MOST_ERROR_OF_SCORES
+
+
+NO_HARM = Harm({}, frozenset())
 
 
 def measure_harm(
@@ -44,67 +71,82 @@ def measure_harm(
     requests: Sequence[Request],
     random: Collection[tuple[str, str]] = (),
     progress: Callable[[int, int], None] | None = None,
+    seconds: float = SECONDS,
 ) -> Harm:
-    """Try each weight that `choice` would encode on the requests.
+    """Try each weight that `choice` would encode on the requests, alone, and then all that did no harm together.
 
     random: (signature, output) pairs that answer differently each time, and so tell nothing.
     """
     names = candidates(bundle.graph, choice)
     if not names or not requests:
-        return Harm({}, frozenset(), 0.0)
+        return NO_HARM
     with LiveModel(bundle, names) as live:
-        trial = _Trial(live, requests, frozenset(random))
+        trial = _Trial(live, requests, frozenset(random), seconds / (len(names) + 2))
+
+        def encode(name: str) -> bool:
+            rounded = _rounded(bundle.graph, name, choice)
+            if rounded is not None:
+                live.set(name, rounded)
+            return rounded is not None
+
         alone: dict[str, float] = {}
+        leave: set[str] = set()
         for number, name in enumerate(names):
             if progress is not None:
                 progress(number, len(names))
-            rounded = _rounded(bundle.graph, name, choice)
-            if rounded is not None:
-                live.set(name, rounded)
-                alone[name] = max(trial.errors().values(), default=0.0)
+            if encode(name):
+                moves = trial.moves()
+                alone[name] = max((move.error for move in moves), default=0.0)
+                if any(move.too_far for move in moves):
+                    leave.add(name)
                 live.set(name, bundle.graph.weights[name].read())
-        leave = {name for name, error in alone.items() if not error <= ALONE}
-        # What is left together may still be too much: give up the most harmful first.
-        rest = sorted((name for name in alone if name not in leave), key=lambda name: (alone[name], name))
+        # What does no harm alone may still be too much together: give up the most harmful first.
+        rest = sorted(alone.keys() - leave, key=lambda name: (alone[name], name))
         for name in rest:
-            rounded = _rounded(bundle.graph, name, choice)
-            if rounded is not None:
-                live.set(name, rounded)
-        errors = trial.errors()
-        while rest and any(not errors[place] <= trial.bound(place) for place in errors):
+            encode(name)
+        while rest and any(move.too_far for move in trial.moves()):
+            leave.add(rest[-1])
             name = rest.pop()
-            leave.add(name)
             live.set(name, bundle.graph.weights[name].read())
-            errors = trial.errors()
-    return Harm(alone, frozenset(leave), max(errors.values(), default=0.0))
+    return Harm(alone, frozenset(leave))
 
 
 class _Trial:
-    """The answers before anything was changed, and how far those of now are from them."""
+    """The answers before anything was changed, and how far those of now are from them.
 
-    def __init__(self, live: LiveModel, requests: Sequence[Request], random: frozenset[tuple[str, str]]) -> None:
-        self._live, self._requests, self._random = live, requests, random
-        self._wanted = self._answers()
+    seconds: what asking all requests once may take; those that would take longer are left out, but for the first.
+    """
 
-    def errors(self) -> dict[tuple[str, str], float]:
-        """Relative L2 error of each float output, the largest over all requests."""
-        found: dict[tuple[str, str], float] = {}
-        for request, wanted, answer in zip(self._requests, self._wanted, self._answers(), strict=True):
-            for key, value in wanted.items():
+    def __init__(
+        self, live: LiveModel, requests: Sequence[Request], random: frozenset[tuple[str, str]], seconds: float
+    ) -> None:
+        self._live, self._random = live, random
+        self._asked: list[tuple[Request, Answer]] = []
+        start = time.monotonic()
+        for request in requests:
+            if self._asked and time.monotonic() - start > seconds:
+                break
+            self._asked.append((request, live.run(request.signature, request.feeds)))
+
+    def moves(self) -> list[_Move]:
+        """Of each float output."""
+        found: dict[tuple[str, str], _Move] = {}
+        for request, wanted in self._asked:
+            answer = self._live.run(request.signature, request.feeds)
+            for key in wanted:
                 place = (request.signature, key)
-                if np.asarray(value).dtype.kind == "f" and place not in self._random:
-                    error = difference(np.asarray(value), np.asarray(answer[key]))
-                    found[place] = max(found.get(place, 0.0), error)
-        return found
+                if np.asarray(wanted[key]).dtype.kind == "f" and place not in self._random:
+                    move = _moved(np.asarray(wanted[key]), np.asarray(answer[key]))
+                    found[place] = found[place] + move if place in found else move
+        return list(found.values())
 
-    def bound(self, place: tuple[str, str]) -> float:
-        """What all weights together may do to an output."""
-        pairs = zip(self._requests, self._wanted, strict=True)
-        shape = next(np.shape(wanted[place[1]]) for request, wanted in pairs if request.signature == place[0])
-        return TOGETHER_SCORES if len(shape) > 1 and shape[-1] > 1 else TOGETHER
 
-    def _answers(self) -> list[Answer]:
-        return [self._live.run(request.signature, request.feeds) for request in self._requests]
+def _moved(wanted: Array, found: Array) -> _Move:
+    error = difference(wanted, found)
+    if wanted.ndim < 2 or wanted.shape[-1] < 2 or wanted.shape != found.shape:
+        return _Move(error)
+    flips = np.count_nonzero(wanted.argmax(axis=-1) != found.argmax(axis=-1))
+    return _Move(error, int(flips), wanted[..., 0].size)
 
 
 def _rounded(graph: Graph, name: str, choice: Choice) -> Array | None:

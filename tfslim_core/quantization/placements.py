@@ -30,6 +30,7 @@ from tfslim_core.graph import (
 from tfslim_core.weights import Weight
 
 Placement = Literal["rows", "load", "graph"]
+ROWS_BYTES = 16 * 1024 * 1024  # a smaller table saves too little memory for every request to decode its rows
 GRAPH_BYTES = 64 * 1024  # of the float value; well below what Grappler folds
 _GATHERS = frozenset({"Gather", "GatherV2"})
 # Which axis of the weights is the layer's output channel, by op and by the input that takes the weights.
@@ -46,10 +47,11 @@ _OUTPUT_AXIS = {
 class Use:
     """How a weight is used, and so how to scale and where to decode it.
 
-    axes: those that share a scale. aliases: Identity nodes between the weight and its readers. reason: in words.
+    gathered: only gathered from, so that rows is possible. axes: those that share a scale. aliases: Identity nodes between the weight and its readers. reason: in words.
     """
 
     placement: Placement
+    gathered: bool
     axes: tuple[int, ...]
     aliases: tuple[str, ...]
     readers: tuple[Reader, ...]
@@ -62,15 +64,19 @@ def use_of(graph: Graph, name: str) -> Use:
     aliases, readers = _through_identities(graph, name)
     uses = [(graph.nodes[reader.node], reader) for reader in readers]
     rank = len(weight.shape)
-    if uses and not control_inputs(graph.nodes[name]) and all(_takes_rows(graph, n, r) for n, r in uses):
+    gathered = bool(uses) and not control_inputs(graph.nodes[name]) and all(_takes_rows(graph, n, r) for n, r in uses)
+    if gathered:
         axes = tuple(range(1, rank)) if rank > 1 else (0,)
-        return Use("rows", axes, aliases, readers, f"only gathered from ({len(uses)} x)")
-    axis = next((found for n, r in uses if (found := _output_axis(graph, n, r, rank)) is not None), rank - 1)
-    axes = tuple(a for a in range(rank) if a not in axis) if isinstance(axis, tuple) else _others(axis, rank)
-    users = ", ".join(sorted({node.op for node, _ in uses})) or "nothing"
+        words = f"only gathered from ({len(uses)} x)"
+        if weight.nbytes >= ROWS_BYTES:
+            return Use("rows", True, axes, aliases, readers, words)
+    else:
+        axis = next((found for n, r in uses if (found := _output_axis(graph, n, r, rank)) is not None), rank - 1)
+        axes = tuple(a for a in range(rank) if a not in axis) if isinstance(axis, tuple) else _others(axis, rank)
+        words = "read by " + (", ".join(sorted({node.op for node, _ in uses})) or "nothing")
     if weight.nbytes <= GRAPH_BYTES:
-        return Use("graph", axes, (), readers, f"read by {users}; small enough for the runtime to fold")
-    return Use("load", axes, (), readers, f"read by {users}")
+        return Use("graph", gathered, axes, aliases, readers, f"{words}; small enough for the runtime to fold")
+    return Use("load", gathered, axes, aliases, readers, words)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from tfslim_core.validation.feeding import choose_signature, feeding
 from tfslim_core.validation.records import Letter
 from tfslim_core.validation.sources import first_records, open_dataset
 
-EXAMPLES = 64  # of each dataset
+EXAMPLES = 256  # of each dataset
 
 
 @dataclass(frozen=True)
