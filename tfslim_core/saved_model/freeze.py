@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
@@ -80,6 +81,9 @@ def _inlined(graph_def: Any, tensors: Iterable[str]) -> Inlined:
     """The nodes that the tensors and nodes need, calls inlined, stale attributes gone."""
     functions = {function.signature.name: function for function in graph_def.library.function}
     everything = Graph({node.name: node for node in graph_def.node})
+    if len(everything.nodes) < len(graph_def.node):
+        twice = next(name for name, count in Counter(node.name for node in graph_def.node).items() if count > 1)
+        raise GraphError(f"the node name {twice!r} is used twice")
     names = [parse_input(tensor).node for tensor in tensors]
     for name in names:
         if name not in everything.nodes:
@@ -95,11 +99,17 @@ def _inlined(graph_def: Any, tensors: Iterable[str]) -> Inlined:
             # The init or restore op was a call; to run it is to run what the call did.
             inlined.nodes[name] = make_node("NoOp", name, [f"^{w}" for w in inlined.waits[name]])
     for name, node in inlined.nodes.items():
-        if any(key in node.attr for key in _STALE):
+        if node.device or any(key in node.attr for key in _STALE):
             inlined.nodes[name] = renamed(node, name)
-            for key in _STALE:
-                inlined.nodes[name].attr.pop(key, None)
+            _freshen(inlined.nodes[name])
     return inlined
+
+
+def _freshen(node: NodeDef) -> None:
+    """Remove what is stale. A device is where the model was trained; a server without it would refuse the model."""
+    node.ClearField("device")
+    for key in _STALE:
+        node.attr.pop(key, None)
 
 
 def _input(inlined: Inlined, tensor: str, model: SavedModel) -> str:
@@ -122,8 +132,7 @@ def _graph(
             added = pruned.library.function.add()
             added.CopyFrom(function)
             for node in added.node_def:
-                for key in _STALE:
-                    node.attr.pop(key, None)
+                _freshen(node)
     return Graph.of(pruned, inputs, outputs, targets)
 
 

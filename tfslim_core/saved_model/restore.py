@@ -17,7 +17,18 @@ import tensorflow as tf
 
 from tfslim_core import ops
 from tfslim_core.errors import ModelError
-from tfslim_core.graph import CONTROL, Graph, Input, NodeDef, constant, data_inputs, needed, parse_input, renamed
+from tfslim_core.graph import (
+    CONTROL,
+    Graph,
+    Input,
+    NodeDef,
+    constant,
+    data_inputs,
+    make_node,
+    needed,
+    parse_input,
+    renamed,
+)
 from tfslim_core.saved_model.read import SavedModel, one_line, open_checkpoint
 from tfslim_core.weights import Array, Weight
 
@@ -169,6 +180,13 @@ def _with_constants(
             node, more = constant(made[source], values[source].read())
             nodes[node.name] = node
             weights.update(more)
+            if len(values[source].shape) > 1:
+                # What is restored has no static shape, and the import of a dense table's matrix is refused with one.
+                made[source] = names(f"{node.name}/unshaped")
+                dtype = tf.as_dtype(values[source].dtype)
+                unshaped = make_node("PlaceholderWithDefault", made[source], [node.name], dtype=dtype)
+                unshaped.attr["shape"].shape.unknown_rank = True
+                nodes[unshaped.name] = unshaped
         return Input(made[source], 0)
 
     restores = {source.node for source in values}

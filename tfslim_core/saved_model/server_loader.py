@@ -220,12 +220,12 @@ def _load(path: str, tags: Sequence[str], graph: int, threads: int | None) -> in
     options = tf.TF_NewSessionOptions()
     names = [tag.encode() for tag in tags]
     with Status() as status:
+        # A model that was trained on GPUs may name them; without soft placement it would be refused here.
+        config = proto_module("protobuf.config_pb2").ConfigProto(allow_soft_placement=True)
         if threads is not None:
-            config = proto_module("protobuf.config_pb2").ConfigProto(
-                intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads
-            )
-            serialized = config.SerializeToString()
-            tf.TF_SetConfig(options, serialized, len(serialized), status.pointer)
+            config.intra_op_parallelism_threads = config.inter_op_parallelism_threads = threads
+        serialized = config.SerializeToString()
+        tf.TF_SetConfig(options, serialized, len(serialized), status.pointer)
         session: int | None = tf.TF_LoadSessionFromSavedModel(
             *(options, None, os.fsencode(path), (ctypes.c_char_p * len(names))(*names), len(names)),
             *(graph, None, status.pointer),
