@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfslim_core.errors import DataError, ModelError
 from tfslim_core.saved_model import fresh_process
-from tfslim_core.saved_model.fresh_process import ModelProcess, Request, answer_each, answers
+from tfslim_core.saved_model.fresh_process import Conversation, ModelProcess, Request, answers
 from tfslim_core.saved_model.server_loader import ServedModel
 
 tf1 = tf.compat.v1
@@ -129,10 +129,14 @@ os._exit(0)
     assert not child.exists() or child.joinpath("stat").read_text().split()[2] == "Z"
 
 
-def test_the_generator_ends_its_child_when_closed(switch):
-    each = answer_each(switch, [count(1), count(2)])
-    assert next(each)["y"].tolist() == [3]
-    each.close()
+def test_a_conversation_starts_one_child_and_ends_it(switch):
+    with Conversation(switch) as conversation:
+        assert conversation._child is None
+        assert conversation.ask(count(1))["y"].tolist() == [3]
+        child = conversation._child
+        conversation.ask(count(2))
+        assert conversation._child is child
+    assert not child.alive
 
 
 def test_the_child_does_not_import_tensorflow():

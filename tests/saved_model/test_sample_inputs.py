@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfslim_core.saved_model.sample_inputs import MOST_CANDIDATES, made_up_inputs, runnable_inputs
+from tfslim_core.saved_model.fresh_process import Conversation
+from tfslim_core.saved_model.sample_inputs import MOST_CANDIDATES, Trial, made_up_inputs, runnable_inputs
 from tfslim_core.saved_model.server_loader import Signature, TensorSpec, read_signatures
 
 tf1 = tf.compat.v1
@@ -84,6 +85,11 @@ def test_a_guess_is_never_huge():
         assert feeds["x"].size <= 4_000_000
 
 
+def tried(path, served) -> Trial:
+    with Conversation(path) as conversation:
+        return runnable_inputs(conversation, served)
+
+
 def test_the_same_arguments_give_the_same_inputs():
     wanted = signature(x=spec(np.float32, None, None))
     first, again, other = (made_up_inputs(wanted, seed=seed) for seed in (1, 1, 2))
@@ -94,7 +100,7 @@ def test_the_same_arguments_give_the_same_inputs():
 def test_inputs_that_numpy_cannot_hold_have_no_candidates(tmp_path):
     resource = signature(x=spec(np.void))
     assert made_up_inputs(resource) == []
-    trial = runnable_inputs(tmp_path, resource)
+    trial = tried(tmp_path, resource)
     assert trial.feeds is None
     assert "cannot be made up" in trial.reason
 
@@ -102,23 +108,24 @@ def test_inputs_that_numpy_cannot_hold_have_no_candidates(tmp_path):
 @pytest.mark.parametrize("model", ["guesslang/data/model", "basic_pitch/saved_models/icassp_2022/nmp"])
 def test_real_models_run_on_made_up_inputs(model):
     for served in read_signatures(MODELS / model).values():
-        trial = runnable_inputs(MODELS / model, served)
+        trial = tried(MODELS / model, served)
         assert trial.feeds is not None, trial.reason
         assert set(trial.feeds) == set(served.inputs)
+        assert set(trial.answer) == set(served.outputs)
 
 
 def test_a_model_that_parses_examples_runs_on_empty_ones(tmp_path):
     def parse(x):
         return tf.io.parse_example(x, {"a": tf.io.FixedLenFeature([], tf.float32, default_value=1.0)})["a"] + 1
 
-    trial = runnable_inputs(*save(tmp_path / "m", tf.string, [None], parse))
+    trial = tried(*save(tmp_path / "m", tf.string, [None], parse))
     assert trial.feeds is not None
     assert trial.feeds["x"].tolist() == [b"", b""]
 
 
 def test_the_size_with_which_a_model_runs_is_found(tmp_path):
     path, served = save(tmp_path / "m", tf.float32, [None, None], lambda x: tf.matmul(x, tf.ones([32, 2])))
-    trial = runnable_inputs(path, served)
+    trial = tried(path, served)
     assert trial.feeds is not None
     assert trial.feeds["x"].shape == (2, 32)
 
@@ -128,7 +135,7 @@ def test_a_model_that_runs_on_nothing_gives_the_reason(tmp_path):
         with tf1.control_dependencies([tf1.assert_greater(x, 100.0, message="far too small")]):
             return tf.identity(x)
 
-    trial = runnable_inputs(*save(tmp_path / "m", tf.float32, [None], refuse))
+    trial = tried(*save(tmp_path / "m", tf.float32, [None], refuse))
     assert trial.feeds is None
     assert "none of 2 made-up requests was answered" in trial.reason
     assert "far too small" in trial.reason

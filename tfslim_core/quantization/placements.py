@@ -47,7 +47,8 @@ _OUTPUT_AXIS = {
 class Use:
     """How a weight is used, and so how to scale and where to decode it.
 
-    gathered: only gathered from, so that rows is possible. axes: those that share a scale. aliases: Identity nodes between the weight and its readers. reason: in words.
+    gathered: only gathered from, so that rows is possible. axes: those that share a scale. aliases: Identity nodes
+    between the weight and its readers. reason: in words.
     """
 
     placement: Placement

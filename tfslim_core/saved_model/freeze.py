@@ -29,6 +29,7 @@ from tfslim_core.saved_model.freeze_variables import freeze_variables
 from tfslim_core.saved_model.inline_functions import Inlined, inline_functions
 from tfslim_core.saved_model.read import SavedModel, open_checkpoint
 from tfslim_core.saved_model.restore import Restored, restored
+from tfslim_core.saved_model.share_inputs import share_inputs
 from tfslim_core.weights import Weight
 
 # Attributes that are stale as soon as a node moves: whom it sits with, and shapes that imports then check.
@@ -60,13 +61,12 @@ def freeze_saved_model(model: SavedModel) -> Bundle:
     frozen = freeze_variables(graph, state.variables)
     graph = drop_idle_control_inputs(frozen.graph)
     graph = only_needed(graph)
+    signatures = {name: _moved(signature, inlined) for name, signature in sorted(model.signatures.items())}
+    graph = share_inputs(graph, signatures)
     kept = {name: reason for name, reason in frozen.kept.items() if name in graph.nodes}
-    signatures = {
-        name: signature_json(_moved(signature, inlined)) for name, signature in sorted(model.signatures.items())
-    }
     manifest = Manifest(
         tags=list(model.tags),
-        signatures=signatures,
+        signatures={name: signature_json(signature) for name, signature in signatures.items()},
         init_op=init_op,
         assets=[AssetEntry(tensor=asset.tensor, filename=asset.filename) for asset in model.assets],
         kept_variables=kept,

@@ -14,9 +14,9 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, BinaryIO
@@ -38,6 +38,49 @@ class Request:
     feeds: Mapping[str, np.ndarray]
 
 
+class Conversation:
+    """A model in a child of its own that answers requests one by one; a context manager. The child starts when it is
+    first needed, and a new one takes the place of one that a request killed.
+
+    timeout: seconds for the load and for each request.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        tags: Sequence[str] = ("serve",),
+        *,
+        threads: int | None = None,
+        timeout: float = 600,
+    ) -> None:
+        self._start = partial(_Child, path, tags, threads, timeout)
+        self._child: _Child | None = None
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._child is not None:
+            self._child.close()
+
+    def ask(self, request: Request) -> dict[str, np.ndarray] | ModelError:
+        """Arrays by output key, or the error that the request met; one that names the signal if it killed the child.
+
+        Raises:
+            ModelError: the model cannot be loaded, or not in time.
+        """
+        if self._child is None or not self._child.alive:
+            if self._child is not None:
+                self._child.close()
+            self._child = self._start()
+        try:
+            return self._child.ask({"do": "run", "signature": request.signature}, request.feeds)[1]
+        except TfslimError as error:
+            return error if isinstance(error, ModelError) else ModelError(str(error))
+
+
 def answers(
     path: str | os.PathLike[str],
     requests: Sequence[Request],
@@ -48,39 +91,13 @@ def answers(
 ) -> list[dict[str, np.ndarray] | ModelError]:
     """What the model answers to each request, in order: arrays by output key, or the error that the request met.
 
-    A request that kills the child gets an error that names the signal, and a new child takes the requests after it.
     timeout: seconds for the load and for each request.
 
     Raises:
         ModelError: the model cannot be loaded, or not in time.
     """
-    return list(answer_each(path, requests, tags, threads=threads, timeout=timeout))
-
-
-def answer_each(
-    path: str | os.PathLike[str],
-    requests: Sequence[Request],
-    tags: Sequence[str] = ("serve",),
-    *,
-    threads: int | None = None,
-    timeout: float = 600,
-) -> Generator[dict[str, np.ndarray] | ModelError, None, None]:
-    """`answers` one by one; closing the generator ends the child.
-
-    Raises:
-        ModelError: as `answers`.
-    """
-    waiting = deque(requests)
-    while waiting:
-        with _Child(path, tags, threads, timeout) as child:
-            while waiting and child.alive:
-                request = waiting.popleft()
-                try:
-                    _, answer = child.ask({"do": "run", "signature": request.signature}, request.feeds)
-                except TfslimError as error:
-                    yield error if isinstance(error, ModelError) else ModelError(str(error))
-                else:
-                    yield answer
+    with Conversation(path, tags, threads=threads, timeout=timeout) as conversation:
+        return [conversation.ask(request) for request in requests]
 
 
 class ModelProcess:

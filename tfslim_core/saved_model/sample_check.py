@@ -6,20 +6,20 @@ unmodified server takes the result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from tfslim_core.errors import ModelError
-from tfslim_core.saved_model.fresh_process import Request, answers
+from tfslim_core.saved_model.fresh_process import Conversation, Request, answers
 from tfslim_core.saved_model.sample_inputs import runnable_inputs
-from tfslim_core.saved_model.served_signatures import read_signatures
+from tfslim_core.saved_model.served_signatures import Signature, read_signatures
 from tfslim_core.weights import Array
 
 TOLERANCE = 1e-4  # relative L2, for what should be equal but for the order of float operations
-_NOISE = 1e-6  # absolute; below it a difference says nothing
+_SMALL = 1e-4  # root mean square; an answer smaller than that is measured as if it were as large
 
 Feeds = Mapping[str, Array]
 
@@ -48,34 +48,44 @@ def take_sample(
         ModelError: the model cannot be loaded.
     """
     specs = read_signatures(path, tags)
-    requests: list[Request] = []
+    asked: list[tuple[Request, Mapping[str, Array]]] = []
     unchecked: dict[str, str] = {}
-    for name in signatures:
-        feeds = list((given or {}).get(name, ()))
-        if not feeds:
-            trial = runnable_inputs(path, specs[name], tags)
-            if trial.feeds is None:
-                unchecked[name] = trial.reason
-                continue
-            feeds = [trial.feeds]
-        requests += [Request(name, one) for one in feeds]
-    both = _ask(path, [*requests, *requests], tags)
-    first, again = both[: len(requests)], both[len(requests) :]
-    kept: list[tuple[Request, Mapping[str, Array]]] = []
     random: set[tuple[str, str]] = set()
-    for request, answer, second in zip(requests, first, again, strict=True):
-        if isinstance(answer, ModelError) or isinstance(second, ModelError):
-            unchecked.setdefault(request.signature, str(answer if isinstance(answer, ModelError) else second))
-            continue
-        kept.append((request, answer))
-        random |= {(request.signature, key) for key in answer if difference(answer[key], second[key]) > TOLERANCE}
+    with Conversation(path, tags) as conversation:
+        for name in signatures:
+            for request, first in _requests(conversation, specs[name], (given or {}).get(name, ()), unchecked):
+                again = conversation.ask(request)
+                if isinstance(again, ModelError):
+                    unchecked.setdefault(name, str(again))
+                    continue
+                asked.append((request, first))
+                random |= {(name, key) for key in first if difference(first[key], again[key]) > TOLERANCE}
     return Sample(
-        tuple(request for request, _ in kept),
-        tuple(answer for _, answer in kept),
+        tuple(request for request, _ in asked),
+        tuple(answer for _, answer in asked),
         unchecked,
         frozenset(random),
         given=bool(given),
     )
+
+
+def _requests(
+    conversation: Conversation, signature: Signature, given: Sequence[Feeds], unchecked: dict[str, str]
+) -> Iterator[tuple[Request, Mapping[str, Array]]]:
+    """The requests that the model answers, and its answers; why there is none goes to `unchecked`."""
+    if not given:
+        trial = runnable_inputs(conversation, signature)
+        if trial.feeds is None:
+            unchecked[signature.name] = trial.reason
+        else:
+            yield Request(signature.name, trial.feeds), trial.answer
+    for feeds in given:
+        request = Request(signature.name, feeds)
+        answer = conversation.ask(request)
+        if isinstance(answer, ModelError):
+            unchecked.setdefault(signature.name, str(answer))
+        else:
+            yield request, answer
 
 
 def differences(sample: Sample, path: str | Path, tags: Sequence[str]) -> dict[tuple[str, str], float]:
@@ -114,7 +124,8 @@ def check_equal(sample: Sample, path: str | Path, tags: Sequence[str], what: str
 def difference(wanted: Array, found: Array) -> float:
     """||found - wanted|| / ||wanted|| for floats; for others the share of elements that differ.
 
-    Infinite where the shapes or the NaNs do not match.
+    Infinite where the shapes or the NaNs do not match. Where `wanted` is next to nothing, rounding alone would make the
+    quotient large; its root mean square counts as 1e-4 at least.
     """
     if wanted.shape != found.shape or wanted.dtype != found.dtype:
         return float("inf")
@@ -126,7 +137,7 @@ def difference(wanted: Array, found: Array) -> float:
         return float("inf")
     error = float(np.linalg.norm(np.where(same, 0, b - a)))
     size = float(np.linalg.norm(np.where(np.isfinite(a), a, 0)))
-    return 0.0 if error <= _NOISE * np.sqrt(a.size) else error / max(size, np.finfo(float).tiny)
+    return error / max(size, _SMALL * float(np.sqrt(max(a.size, 1))))
 
 
 def _ask(path: str | Path, requests: Sequence[Request], tags: Sequence[str]) -> list[Mapping[str, Array] | ModelError]:

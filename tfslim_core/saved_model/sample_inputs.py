@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from tfslim_core.errors import ModelError
-from tfslim_core.saved_model.fresh_process import Request, answer_each
+from tfslim_core.saved_model.fresh_process import Conversation, Request
 from tfslim_core.saved_model.served_signatures import Signature, TensorSpec
 
 MOST_CANDIDATES = 12
@@ -46,10 +44,11 @@ class _Style:
 
 @dataclass(frozen=True)
 class Trial:
-    """Feeds with which a model runs, or None and the reason why there are none (one line)."""
+    """Feeds with which a model runs and what it answered, or None and the reason why there are none (one line)."""
 
     feeds: Mapping[str, np.ndarray] | None
     reason: str = ""
+    answer: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def made_up_inputs(signature: Signature, batch: int = 2, seed: int = 0) -> list[Mapping[str, np.ndarray]]:
@@ -78,30 +77,21 @@ def made_up_inputs(signature: Signature, batch: int = 2, seed: int = 0) -> list[
     return candidates
 
 
-def runnable_inputs(
-    path: str | os.PathLike[str],
-    signature: Signature,
-    tags: Sequence[str] = ("serve",),
-    *,
-    batch: int = 2,
-    seed: int = 0,
-    timeout: float = 600,
-) -> Trial:
-    """The first made-up feeds that the model answers, tried in a process of its own.
+def runnable_inputs(conversation: Conversation, signature: Signature, *, batch: int = 2, seed: int = 0) -> Trial:
+    """The first made-up feeds that the model answers.
 
     Raises:
         ModelError: the model cannot be loaded.
     """
     candidates = made_up_inputs(signature, batch, seed)
     if not candidates:
-        return Trial(None, f"{os.fspath(path)}: signature {signature.name!r} takes an input that cannot be made up")
-    requests = [Request(signature.name, feeds) for feeds in candidates]
+        return Trial(None, f"signature {signature.name!r} takes an input that cannot be made up")
     reason = ""
-    with closing(answer_each(path, requests, tags, timeout=timeout)) as found:
-        for feeds, answer in zip(candidates, found, strict=True):
-            if not isinstance(answer, ModelError):
-                return Trial(feeds)
-            reason = reason or str(answer)
+    for feeds in candidates:
+        answer = conversation.ask(Request(signature.name, feeds))
+        if not isinstance(answer, ModelError):
+            return Trial(feeds, answer=answer)
+        reason = reason or str(answer)
     return Trial(None, f"none of {len(candidates)} made-up requests was answered; the first: {reason}")
 
 

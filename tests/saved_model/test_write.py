@@ -1,0 +1,235 @@
+"""What is written loads everywhere, decodes to the bits that NumPy decodes to, and shares nothing with other models."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.saved_models import (
+    assert_alike,
+    assert_serves_alike,
+    in_python,
+    in_session,
+    interface,
+    meta_graph,
+    normal,
+    save_v1,
+    served,
+    slimmed,
+)
+from tfslim_core import encodings
+from tfslim_core.bundle import read_bundle
+from tfslim_core.errors import ModelError
+from tfslim_core.ops import op_def
+from tfslim_core.quantization.encode_weights import Choice, encode_weights
+from tfslim_core.saved_model import write as module
+from tfslim_core.saved_model.write import with_values, write_checkpoint, write_graph_def, write_saved_model
+from tfslim_core.weights import in_memory
+
+tf1 = tf.compat.v1
+X = normal(4, 300)
+IDS = np.array([[0, 7, 499], [3, 3, 250]])
+REQUEST = [("serving_default", {"x": X, "ids": IDS})]
+
+
+def build(scale=1.0):
+    """A dense layer whose weight is an output too, a table that is only gathered from, a convolution."""
+
+    def made():
+        x = tf1.placeholder(tf.float32, [None, 300], name="x")
+        ids = tf1.placeholder(tf.int64, [None, 3], name="ids")
+        dense, table, kernel = (
+            tf1.get_variable(name, initializer=normal(*shape, seed=seed) * np.float32(scale), use_resource=True)
+            for seed, (name, shape) in enumerate({"dense": (300, 200), "table": (500, 40), "conv": (3, 1, 8)}.items())
+        )
+        rows = tf1.nn.embedding_lookup(table, ids)
+        image = tf.reshape(x, [-1, 300, 1])
+        return {
+            "serving_default": (
+                {"x": x, "ids": ids},
+                {"y": tf.matmul(x, dense), "w": dense * 1.0, "rows": rows, "c": tf.nn.conv1d(image, kernel, 1, "SAME")},
+            )
+        }
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return save_v1(tmp_path_factory.mktemp("write") / "m", build())
+
+
+def quantized(encoding="int8", placement=None, minimum_size=1024):
+    def change(bundle):
+        graph, entries = encode_weights(bundle.graph, Choice(encoding, minimum_size=minimum_size, placement=placement))
+        return replace(bundle, graph=graph, manifest=bundle.manifest.model_copy(update={"weights": entries}))
+
+    return change
+
+
+def bytes_of(path):
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def test_a_model_as_it_was_frozen(original, tmp_path):
+    slim = slimmed(original, tmp_path)
+    assert_serves_alike(original, slim.path, REQUEST)
+    graph = meta_graph(slim.path).graph_def
+    assert sum(node.op == "VarHandleOp" for node in graph.node) == 2  # conv is small
+    assert sorted(tf.train.load_checkpoint(str(slim.path / "variables/variables")).get_variable_to_shape_map()) == [
+        "dense",
+        "table",
+    ]
+
+
+@pytest.mark.parametrize("placement", [None, "load", "graph", "rows"])
+@pytest.mark.parametrize("encoding", ["int8", "float16"])
+def test_every_loader_decodes_the_bits_that_numpy_decodes(original, tmp_path, encoding, placement):
+    slim = slimmed(original, tmp_path, quantized(encoding, placement))
+    assert interface(slim.path) == interface(original)
+    stored = {
+        "dense": encodings.encoded(in_memory(normal(300, 200)), encoding, (0,)).read(),
+        "table": encodings.encoded(in_memory(normal(500, 40, seed=1)), encoding, (1,)).read(),
+    }
+    wanted = served(original, REQUEST)[0]
+    for loader in (served, in_session, in_python):
+        (answer,) = loader(slim.path, REQUEST)
+        assert answer["w"].tobytes() == stored["dense"].tobytes()
+        assert answer["rows"].tobytes() == stored["table"][IDS].tobytes()
+        assert answer["c"].tobytes() == wanted["c"].tobytes()
+        assert np.linalg.norm(answer["y"] - wanted["y"]) < 0.01 * np.linalg.norm(wanted["y"])
+    sizes = [sum(map(len, bytes_of(path).values())) for path in (original, slim.path)]
+    assert sizes[1] < sizes[0] * (0.3 if encoding == "int8" else 0.55)
+    assert bytes_of(slimmed(original, tmp_path / "again", quantized(encoding, placement)).path) == bytes_of(slim.path)
+
+
+@pytest.mark.parametrize("placement", [None, "load", "graph"])
+def test_a_slim_model_is_slimmed_again(original, tmp_path, placement):
+    slim = slimmed(original, tmp_path, quantized("int8", placement))
+    again = slimmed(slim.path, tmp_path / "again")
+    assert_alike(served(slim.path, REQUEST), served(again.path, REQUEST), rtol=0, atol=0)
+    assert_serves_alike(slim.path, again.path, REQUEST)
+    third = slimmed(again.path, tmp_path / "third", quantized())
+    assert interface(third.path) == interface(original)
+    (answer,), (wanted,) = (served(path, REQUEST) for path in (third.path, original))
+    for key in answer:
+        assert np.linalg.norm(answer[key] - wanted[key]) < 0.02 * np.linalg.norm(wanted[key])
+
+
+def test_models_in_one_process_share_nothing(original, tmp_path):
+    other = save_v1(tmp_path / "other", build(scale=3.0))
+    slims = [
+        slimmed(path, tmp_path / name, change).path
+        for path, name, change in ((original, "a", None), (other, "b", None), (original, "c", quantized()))
+    ]
+    wanted = [served(path, REQUEST)[0] for path in slims]
+    assert np.ptp(wanted[0]["y"] - wanted[1]["y"]) > 1
+    models = [tf.saved_model.load(str(path)) for path in slims]
+    feeds = {key: tf.constant(value) for key, value in REQUEST[0][1].items()}
+    for _ in range(2):
+        for model, answer in zip(models, wanted, strict=True):
+            found = {key: value.numpy() for key, value in model.signatures["serving_default"](**feeds).items()}
+            assert_alike([answer], [found])
+    with tf1.Session(graph=tf.Graph()) as one, tf1.Session(graph=tf.Graph()) as two:
+        for session, path in ((one, slims[0]), (two, slims[1])):
+            with session.graph.as_default():
+                tf1.saved_model.load(session, ["serve"], str(path))
+        for session, answer in ((one, wanted[0]), (two, wanted[1])):
+            signature = tf1.saved_model.load
+            del signature
+            names = {
+                key: info.name for key, info in meta_graph(slims[0]).signature_def["serving_default"].outputs.items()
+            }
+            assert_alike([answer], [session.run(names, {"x:0": X, "ids:0": IDS})])
+
+
+def test_default_attributes_are_stripped_and_none_is_new(original, tmp_path):
+    slim = slimmed(original, tmp_path, quantized())
+    found = meta_graph(slim.path)
+    assert found.meta_info_def.stripped_default_attrs
+    assert list(found.meta_info_def.tags) == ["serve"]
+    assert found.meta_info_def.tensorflow_version == meta_graph(original).meta_info_def.tensorflow_version
+    assert found.graph_def.versions == meta_graph(original).graph_def.versions
+    for node in found.graph_def.node:
+        for attribute in op_def(node.op, {}).attr:
+            if attribute.HasField("default_value") and attribute.name in node.attr:
+                assert node.attr[attribute.name] != attribute.default_value, (node.name, attribute.name)
+        assert not {name for name in node.attr if name.startswith("_")}, node.name
+    known = set(
+        "Placeholder Const VarHandleOp ReadVariableOp RestoreV2 AssignVariableOp NoOp Cast Mul Identity".split()
+    )
+    added = Counter(node.op for node in found.graph_def.node) - Counter(
+        node.op for node in meta_graph(original).graph_def.node
+    )
+    assert set(added) <= known | {"GatherV2"}
+
+
+def test_much_is_written_and_restored_piece_by_piece(original, tmp_path, monkeypatch):
+    whole = slimmed(original, tmp_path)
+    monkeypatch.setattr(module, "SHARD_BYTES", 100_000)
+    monkeypatch.setattr(module, "RESTORE_BYTES", 100_000)
+    pieces = slimmed(original, tmp_path / "pieces", quantized("int8", "load"))
+    assert sum(node.op == "RestoreV2" for node in meta_graph(pieces.path).graph_def.node) == 1
+    monkeypatch.setattr(module, "SHARD_BYTES", 1)
+    monkeypatch.setattr(module, "RESTORE_BYTES", 1)
+    pieces = slimmed(original, tmp_path / "small")
+    assert sum(node.op == "RestoreV2" for node in meta_graph(pieces.path).graph_def.node) == 2
+    assert_serves_alike(whole.path, pieces.path, REQUEST)
+    assert not [path.name for path in (pieces.path / "variables").iterdir() if path.name.startswith("shards")]
+
+
+def test_a_checkpoint_holds_every_dtype(tmp_path):
+    values = {name: (normal(7, 5) * 9).astype(name) for name in "float64 int8 uint32 bool complex64 int64".split()}
+    values |= {
+        "words": np.array([b"a", b"b\0"], object),
+        "empty": np.zeros((0, 4), np.float32),
+        "rows": normal(9, 4)[::2],
+    }
+    values["fixed"] = normal(4, 4)
+    values["fixed"].flags.writeable = False
+    write_checkpoint(tmp_path / "c", {key: in_memory(value) for key, value in values.items()})
+    reader = tf.train.load_checkpoint(str(tmp_path / "c"))
+    for key, value in values.items():
+        found = reader.get_tensor(key)
+        assert found.shape == value.shape
+        assert found.tolist() == value.tolist()
+
+
+def test_a_disk_that_cannot_be_written_to_is_told(tmp_path):
+    with pytest.raises(ModelError, match="cannot be written") as caught:
+        write_checkpoint(tmp_path / "c" * 300, {"w": in_memory(normal(3))})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plain_frozen_graph_computes_the_same(original, tmp_path):
+    slim = slimmed(original, tmp_path, quantized())
+    write_graph_def(slim.bundle, tmp_path / "frozen.pb")
+    graph_def = tf1.GraphDef.FromString((tmp_path / "frozen.pb").read_bytes())
+    signature = slim.bundle.manifest.signature_defs()["serving_default"]
+    with tf1.Session(graph=tf.Graph()) as session:
+        tf1.import_graph_def(graph_def, name="")
+        found = session.run({k: i.name for k, i in signature.outputs.items()}, {"x:0": X, "ids:0": IDS})
+    assert_alike(served(slim.path, REQUEST), [found])
+
+
+def test_a_frozen_graph_beyond_what_protobuf_holds_is_refused(original, tmp_path, monkeypatch):
+    slim = slimmed(original, tmp_path)
+    monkeypatch.setattr(module, "_PROTOBUF_LIMIT", 100_000)
+    with pytest.raises(ModelError, match="at most 2 GiB: keep the bundle"):
+        with_values(slim.bundle.graph)
+
+
+def test_weights_of_a_bundle_that_cannot_be_read_are_told(original, tmp_path):
+    slim = slimmed(original, tmp_path)
+    whole = (tmp_path / "bundle/weights.safetensors").read_bytes()
+    bundle = read_bundle(tmp_path / "bundle")
+    (tmp_path / "bundle/weights.safetensors").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ModelError, match="cut short"):
+        write_saved_model(bundle, tmp_path / "out")
+    assert not (tmp_path / "out/saved_model.pb").exists()
+    assert slim.path.exists()
