@@ -33,7 +33,8 @@ def share_inputs(graph: Graph, signatures: Mapping[str, Any]) -> Graph:
     inputs = tuple(dict.fromkeys(moved.get(tensor, tensor) for tensor in graph.inputs))
     outputs = tuple(dict.fromkeys(moved.get(tensor, tensor) for tensor in graph.outputs))
     fewer = Graph(graph.nodes, inputs, outputs, graph.targets, graph.weights, graph.rest)
-    return merge_duplicate_nodes(fewer.replace((rewired(n, sources) for n in graph.nodes.values()), drop=gone)).graph
+    kept = (rewired(node, sources) for name, node in graph.nodes.items() if name not in gone)
+    return merge_duplicate_nodes(fewer.replace(kept, drop=gone)).graph
 
 
 def _moved(graph: Graph, signatures: Mapping[str, Any]) -> dict[str, str]:
