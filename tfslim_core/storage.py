@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tfslim_core.errors import ModelError, OutputExistsError
@@ -35,6 +35,8 @@ def whole_directory(out: str | os.PathLike[str], *, overwrite: bool = False) -> 
         yield aside
         sync(aside)
         _put_in_place(aside, target, overwrite=overwrite)
+    except OSError as error:
+        raise ModelError(f"cannot write {target}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -62,11 +64,13 @@ def whole_file(out: str | os.PathLike[str], *, overwrite: bool = False) -> Itera
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield aside
+        check_free(target, overwrite=overwrite)
         aside.replace(target)
     except OSError as error:
-        raise ModelError(f"cannot write {target}: {error.strerror}") from None
+        raise ModelError(f"cannot write {target}: {error.strerror or error}") from None
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
 
 
 def check_free(target: str | os.PathLike[str], *, overwrite: bool) -> None:

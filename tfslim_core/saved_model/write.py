@@ -26,6 +26,7 @@ from tfslim_core.bundle import Bundle, copy_files
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph, Input, NameMaker, NodeDef, constant, control_inputs, make_node
 from tfslim_core.saved_model.compact import compact
+from tfslim_core.saved_model.read import one_line
 from tfslim_core.weights import ALIGNMENT, Array, Weight
 
 INLINE_BYTES = 16 * 1024  # a smaller weight stays a constant: a variable's nodes and index entry would weigh as much
@@ -100,7 +101,7 @@ def write_checkpoint(prefix: Path, tensors: Mapping[str, Weight]) -> None:
                 del values
             tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=shards, destination_prefix=str(prefix))
         except tf.errors.OpError as error:
-            raise ModelError(f"{prefix.parent}: the variables cannot be written: {error.message}") from None
+            raise ModelError(f"{prefix.parent}: the variables cannot be written: {one_line(error)}") from None
 
 
 def _tensor(value: Array) -> Any:
