@@ -92,6 +92,7 @@ def slim(
         batch_size=batch_size,
         tags=tags,
         beam_options=beam_options,
+        bundle=quantized.outputs["quantized"],
     )
     validated.set_caching_options(False)
     # The condition has to be on a component's one returned value: on a field of a NamedTuple it is silently false.

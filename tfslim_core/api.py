@@ -260,6 +260,7 @@ def validate(
     *,
     data: Mapping[str, str],
     out: Location,
+    bundle: Location | None = None,
     gates: Sequence[str] = (),
     signature: str | None = None,
     main_output: str | None = None,
@@ -273,7 +274,8 @@ def validate(
 ) -> ValidationReport:
     """Run both models on the data, as a Beam job, and judge the difference: verdict.json and report.html in `out`.
 
-    data: name -> path or glob. gates: expressions such as "top1_agreement>=0.99"; the default ones unless told.
+    data: name -> path or glob. bundle: the one that was re-exported; the report then tells what was done to the model.
+    gates: expressions such as "top1_agreement>=0.99"; the default ones unless told.
 
     Raises:
         ModelError: a model cannot be opened, or the optimized one has another interface.
@@ -281,8 +283,9 @@ def validate(
         UsageError: a gate cannot be understood.
         OutputExistsError: the output exists and `overwrite` is false.
     """
+    from tfslim_core.bundle import read_bundle
     from tfslim_core.report import write_report
-    from tfslim_core.summary import plain_context
+    from tfslim_core.summary import context_of, plain_context, stages_of
     from tfslim_core.validation.job import validate as validated
 
     target, before, after = local(out), local(original), local(optimized)
@@ -303,7 +306,11 @@ def validate(
             beam_options=beam_options,
             progress=progress,
         )
-        context = plain_context(before, after, found)
+        if bundle is None:
+            context = plain_context(before, after, found)
+        else:
+            slimmed = read_bundle(local(bundle))
+            context = context_of(slimmed, after, stages_of(slimmed.manifest, after), found)
         write_report(aside, found.verdict, context)
     return ValidationReport(target, found.verdict, context)
 

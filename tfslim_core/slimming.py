@@ -71,10 +71,7 @@ def slim_into(source: Path, servable: Path, report: Path, settings: Settings, pr
     start = time.monotonic()
     progress("freeze", 0, 0)
     frozen = freeze_saved_model(model)
-    nodes = len(model.meta_graph.graph_def.node) + sum(
-        len(function.node_def) for function in model.meta_graph.graph_def.library.function
-    )
-    stages.append(Stage("original", frozen.manifest.source.bytes, nodes))
+    stages.append(Stage("original", frozen.manifest.source.bytes, frozen.manifest.source.nodes))
     stages.append(_stage("freeze", frozen, start))
     start = time.monotonic()
     rewritten = transformed(frozen, settings.transforms, progress)

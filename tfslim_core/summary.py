@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tfslim_core
-from tfslim_core.bundle import Bundle
+from tfslim_core import storage
+from tfslim_core.bundle import Bundle, Manifest
 from tfslim_core.report import Change, ReportContext, Skipped, Stage, Weight
 
 if TYPE_CHECKING:
@@ -55,6 +56,18 @@ def context_of(
     )
 
 
+def stages_of(manifest: Manifest, servable: Path) -> list[Stage]:
+    """The stages as a bundle's manifest notes them, where they did not run in this process."""
+    source, steps = manifest.source, manifest.steps
+    stages = [Stage("original", source.bytes, source.nodes)]
+    if steps:
+        stages.append(Stage("freeze", steps[0].bytes_before, steps[0].nodes_before))
+    for name, last in {"quantize" if step.name == "quantize" else "transform": step for step in steps}.items():
+        stages.append(Stage(name, last.bytes_after, last.nodes_after))
+    nodes = steps[-1].nodes_after if steps else None
+    return [*stages, Stage("reexport", storage.size(servable), nodes)]
+
+
 def plain_context(original: Path, optimized: Path, validation: ValidationResult) -> ReportContext:
     """What is known when two models are only compared."""
     return ReportContext(
@@ -91,8 +104,7 @@ def _bytes_after(bundle: Bundle, servable: Path) -> list[tuple[str, int]]:
     entries = {entry.name: entry.bytes_after for entry in bundle.manifest.weights}
     unlisted = {name: weight.stored_bytes for name, weight in bundle.graph.weights.items() if name not in entries}
     parts = {name: size for name, size in {**unlisted, **entries}.items() if not _is_part(name, entries)}
-    total = sum(path.stat().st_size for path in servable.rglob("*") if path.is_file())
-    parts["graph and functions"] = max(total - sum(parts.values()), 0)
+    parts["graph and functions"] = max(storage.size(servable) - sum(parts.values()), 0)
     return sorted(parts.items(), key=lambda item: -item[1])
 
 

@@ -1,6 +1,8 @@
 """The gate: both models on the same data, and a verdict."""
 # ruff: noqa: B006  # a default that a pipeline shows; nothing changes the lists
 
+from typing import Optional
+
 from kfp import dsl
 
 from components.image import IMAGE
@@ -23,6 +25,7 @@ def validate(
     batch_size: int = 32,
     tags: list[str] = ["serve"],
     beam_options: list[str] = [],
+    bundle: Optional[dsl.Input[dsl.Model]] = None,  # noqa: UP045  # kfp knows this spelling
 ) -> str:
     """Runs both models on the data and judges the difference. Returns pass, fail or inconclusive: gate on it.
 
@@ -41,6 +44,7 @@ def validate(
         batch_size: Examples in one request.
         tags: The tag set to open.
         beam_options: Options of the Beam job, such as a runner.
+        bundle: The one that was re-exported; the report then tells what was done to the model.
     """
     import logging
     import os
@@ -56,6 +60,7 @@ def validate(
         optimized.path,
         data={name: files},
         out=verdict.path,
+        bundle=bundle.path if bundle else None,
         gates=gates,
         signature=signature or None,
         main_output=main_output or None,

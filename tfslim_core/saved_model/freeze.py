@@ -234,7 +234,7 @@ def _dropped(model: SavedModel, graph: Graph) -> list[str]:
 
 
 def _source(model: SavedModel, graph: Graph, variables: Mapping[str, Weight]) -> Source:
-    info = model.meta_graph.meta_info_def
+    info, before = model.meta_graph.meta_info_def, model.meta_graph.graph_def
     total = storage.size(model.path)
     live = {name: weight for name, weight in variables.items() if name in graph.nodes} | dict(graph.weights)
     where = {name: weight.nbytes for name, weight in variables.items() if not weight.dtype.hasobject}
@@ -246,7 +246,7 @@ def _source(model: SavedModel, graph: Graph, variables: Mapping[str, Weight]) ->
         bytes=total,
         live_parameters=sum(math.prod(weight.shape) for weight in live.values()),
         tensorflow_version=info.tensorflow_version,
-        producer=model.meta_graph.graph_def.versions.producer,
-        nodes=len(model.meta_graph.graph_def.node),
+        producer=before.versions.producer,
+        nodes=len(before.node) + sum(len(function.node_def) for function in before.library.function),
         where=where,
     )
