@@ -62,7 +62,7 @@ def rollback(base: Path) -> Published:
     Raises:
         ModelError: there is no version below the highest.
     """
-    visible = sorted(_numbers(base, ""))
+    visible = sorted(number for number in _numbers(base, "") if (base / str(number)).is_dir())
     if len(visible) < 2:
         raise ModelError(f"{base} has {len(visible)} version{'s' * (len(visible) != 1)}: nothing to roll back to")
     try:

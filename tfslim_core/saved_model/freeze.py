@@ -64,6 +64,8 @@ def freeze_saved_model(model: SavedModel) -> Bundle:
     signatures = {name: _moved(signature, inlined) for name, signature in sorted(model.signatures.items())}
     graph = share_inputs(graph, signatures)
     kept = {name: reason for name, reason in frozen.kept.items() if name in graph.nodes}
+    if model.checkpoint is None:
+        _refuse_lost_variables(model, graph, kept)
     manifest = Manifest(
         tags=list(model.tags),
         signatures={name: signature_json(signature) for name, signature in signatures.items()},
@@ -75,6 +77,14 @@ def freeze_saved_model(model: SavedModel) -> Bundle:
     )
     variables = {name: state.variables[name] for name in kept if name in state.variables}
     return Bundle(graph, manifest, model.path, variables)
+
+
+def _refuse_lost_variables(model: SavedModel, graph: Graph, kept: Iterable[str]) -> None:
+    """Refuse a model without a checkpoint whose variables no init op sets: it loads, and answers nothing."""
+    initialized = needed(graph, graph.targets)
+    lost = [name for name in kept if name not in initialized]
+    if lost:
+        raise ModelError(f"{model.path}: variables/variables.index is missing, and with it the value of {lost[0]!r}")
 
 
 def _inlined(graph_def: Any, tensors: Iterable[str]) -> Inlined:
