@@ -37,6 +37,7 @@ from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph
 from tfslim_core.weights import ALIGNMENT, DTYPES, Array, Encoded, Weight, in_memory
 
+GRAPH_LABEL = "graph, functions and small values"  # in a report of where the bytes went
 _SCHEMA: Literal[1] = 1
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import tfslim_core
 from tfslim_core import storage
-from tfslim_core.bundle import Bundle, Manifest
+from tfslim_core.bundle import GRAPH_LABEL, Bundle, Manifest
 from tfslim_core.report import Change, ReportContext, Skipped, Stage, Weight
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _bytes_after(bundle: Bundle, servable: Path) -> list[tuple[str, int]]:
     entries = {entry.name: entry.bytes_after for entry in bundle.manifest.weights}
     unlisted = {name: weight.stored_bytes for name, weight in bundle.graph.weights.items() if name not in entries}
     parts = {name: size for name, size in {**unlisted, **entries}.items() if not _is_part(name, entries)}
-    parts["graph and functions"] = max(storage.size(servable) - sum(parts.values()), 0)
+    parts[GRAPH_LABEL] = max(storage.size(servable) - sum(parts.values()), 0)
     return sorted(parts.items(), key=lambda item: -item[1])
 
 

@@ -12,10 +12,11 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from tfslim_core import ops, storage
-from tfslim_core.bundle import AssetEntry, Bundle, Manifest, Source, roots, signature_json
+from tfslim_core.bundle import GRAPH_LABEL, AssetEntry, Bundle, Manifest, Source, roots, signature_json
 from tfslim_core.errors import GraphError, ModelError
 from tfslim_core.graph import (
     CONTROL,
+    EXTERNAL_BYTES,
     Graph,
     NodeDef,
     execution_order,
@@ -247,8 +248,10 @@ def _source(model: SavedModel, graph: Graph, variables: Mapping[str, Weight]) ->
     info, before = model.meta_graph.meta_info_def, model.meta_graph.graph_def
     total = storage.size(model.path)
     live = {name: weight for name, weight in variables.items() if name in graph.nodes} | dict(graph.weights)
-    where = {name: weight.nbytes for name, weight in variables.items() if not weight.dtype.hasobject}
-    where["graph and functions"] = sum(path.stat().st_size for path in model.path.glob("saved_model.pb*"))
+    large = {name: w.nbytes for name, w in variables.items() if w.nbytes >= EXTERNAL_BYTES and not w.dtype.hasobject}
+    small = sum(weight.nbytes for name, weight in variables.items() if name not in large)
+    graph_bytes = sum(path.stat().st_size for path in model.path.glob("saved_model.pb*"))
+    where = {**large, GRAPH_LABEL: graph_bytes + small}
     where["other files"] = max(total - sum(where.values()), 0)
     return Source(
         path=str(model.path),
