@@ -9,7 +9,23 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.places import OUT
+from tfslim_core.storage import whole_directory
+
 tf1 = tf.compat.v1
+
+
+def made(kind: str, **parameters: int) -> Path:
+    """The model of that kind below build/benchmarks/, made if it is not there yet: "dense" or "text"."""
+    makers: dict[str, Callable[..., None]] = {"dense": dense, "text": text_classifier}
+    name = "-".join([kind, *(f"{key}{value}" for key, value in sorted(parameters.items()))])
+    path = OUT / "models" / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_directory(path) as aside:
+            aside.rmdir()  # the builder wants to make it
+            makers[kind](aside, **parameters)
+    return path
 
 
 def dense(path: Path, *, layers: int = 4, width: int = 2048, seed: int = 0) -> None:
@@ -43,12 +59,15 @@ def text_classifier(
     _export(path, build, seed)
 
 
-def requests(name: str, batch: int, seed: int = 1) -> dict[str, np.ndarray]:
-    """Feeds for `dense` or `text_classifier`; words follow Zipf's law, as they do in texts."""
-    rng = np.random.default_rng(seed)
-    if name == "dense":
-        return {"x": rng.standard_normal((batch, 2048)).astype(np.float32)}
-    return {"ids": np.minimum(rng.zipf(1.2, (batch, 64)), 49_999).astype(np.int64)}
+def dense_inputs(batch: int, *, width: int = 2048, seed: int = 1) -> dict[str, np.ndarray]:
+    """Feeds for `dense`: noise."""
+    return {"x": np.random.default_rng(seed).standard_normal((batch, width)).astype(np.float32)}
+
+
+def text_inputs(batch: int, *, words: int = 50_000, length: int = 64, seed: int = 1) -> dict[str, np.ndarray]:
+    """Feeds for `text_classifier`: words follow Zipf's law, as they do in texts."""
+    ids = np.random.default_rng(seed).zipf(1.2, (batch, length))
+    return {"ids": np.minimum(ids, words - 1).astype(np.int64)}
 
 
 def _dense(x: Any, inputs: int, outputs: int, name: str) -> Any:

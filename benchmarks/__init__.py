@@ -1,0 +1,1 @@
+"""The numbers behind every "smaller" and "faster": `python -m benchmarks`."""

@@ -1,0 +1,122 @@
+"""Measure what tfslim saves and what it takes: the tables of docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from benchmarks.machine import facts, sentence
+from benchmarks.places import OUT, PAGE
+from benchmarks.sheets import Sheet, write_section
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Measure what tfslim saves and what it takes. Figures also go to build/benchmarks/NAME.json.",
+)
+answers = Console(highlight=False)
+people = Console(stderr=True, highlight=False)  # wherever sys.stderr is when it is used
+
+WriteDocs = Annotated[bool, typer.Option("--write-docs", help="Put the tables into docs/benchmarks.md too.")]
+Seconds = Annotated[
+    float,
+    typer.Option(min=0.5, help="Time for one batch size of one form of a model, all rounds."),
+]
+Told = Callable[[str], None]
+
+
+@app.command()
+def serving(
+    only: Annotated[list[str] | None, typer.Option(metavar="MODEL", help="One of the models; may be repeated.")] = None,
+    seconds: Seconds = 8,
+    write_docs: WriteDocs = False,
+) -> None:
+    """Size, load time, memory, latency and agreement: original, frozen, the old recipe, tfslim."""
+    from benchmarks import serving as section
+    from benchmarks.subjects import SUBJECTS
+
+    unknown = set(only or ()) - set(SUBJECTS)
+    if unknown:
+        raise typer.BadParameter(f"no model {min(unknown)!r} (there are: {', '.join(SUBJECTS)})")
+    before = facts(_command())
+    found = []
+    with _telling() as told:
+        for name in only or SUBJECTS:
+            found.append(section.run(SUBJECTS[name](), seconds, told))
+    sheets = [*map(section.sheet, found), section.goals(found)]
+    _publish("serving", "Serving", before, sheets, found, write_docs)
+
+
+@app.command()
+def stages(write_docs: WriteDocs = False) -> None:
+    """Time and memory of slimming a 120 MB model."""
+    from benchmarks import stages as section
+
+    before = facts(_command())
+    with _telling() as told:
+        found = section.run(told)
+    _publish("stages", "Slimming", before, [section.sheet(found)], found, write_docs)
+
+
+@app.command()
+def validation(write_docs: WriteDocs = False) -> None:
+    """The validation job against a bare loop over the same batches."""
+    from benchmarks import validation as section
+
+    before = facts(_command())
+    with _telling() as told:
+        found = section.run(told)
+    _publish("validation", "Validation", before, [section.sheet(found)], found, write_docs)
+
+
+@app.command("all")
+def everything(seconds: Seconds = 8, write_docs: WriteDocs = False) -> None:
+    """All of them, one after the other."""
+    serving(None, seconds, write_docs)
+    stages(write_docs)
+    validation(write_docs)
+
+
+def _publish(
+    name: str, title: str, before: dict[str, str], sheets: Sequence[Sheet], found: Sequence[Any], write_docs: bool
+) -> None:
+    for sheet in sheets:
+        sheet.show(answers)
+    answers.print(sentence(before), style="dim", markup=False)
+    OUT.mkdir(parents=True, exist_ok=True)
+    data = {"facts": before, "found": [asdict(one) for one in found]}
+    (OUT / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
+    if write_docs:
+        write_section(PAGE, name, title, "\n".join([*(sheet.markdown() for sheet in sheets), sentence(before)]))
+
+
+@contextmanager
+def _telling() -> Iterator[Told]:
+    """What is being done: a spinner where stderr is a terminal, nothing where it is not."""
+    with people.status("") as status:
+        yield lambda what: status.update(what)
+
+
+def _command() -> str:
+    return " ".join(["python -m benchmarks", *sys.argv[1:]])
+
+
+def _hush_libraries() -> None:
+    """Look for no GPU, and give stderr to Python alone: TensorFlow writes to its descriptor whatever the log level."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+if __name__ == "__main__":
+    _hush_libraries()
+    app()

@@ -1,0 +1,11 @@
+"""Where the benchmarks find things and put them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+OUT = ROOT / "build/benchmarks"
+GUESSLANG = ROOT / ".cache/models/guesslang/data/model"
+BASIC_PITCH = ROOT / ".cache/models/basic_pitch/saved_models/icassp_2022/nmp"
+PAGE = ROOT / "docs/benchmarks.md"

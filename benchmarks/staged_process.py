@@ -1,0 +1,97 @@
+"""A fresh process that slims one model and tells what each stage took: `python -m benchmarks.staged_process`.
+
+Arguments: "staged" or "slim", the model, an empty folder. Prints one line of JSON. TensorFlow's import is not counted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from benchmarks.memory import anonymous, peak, reset_peak, resident
+
+
+@dataclass
+class Stage:
+    """peak_bytes: beyond what the process took after TensorFlow's import. phases: seconds by what progress told."""
+
+    name: str
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    phases: dict[str, float] = field(default_factory=dict)
+
+
+class _Clock:
+    """Takes the times of stages and of the phases that they tell."""
+
+    def __init__(self) -> None:
+        self.stages: list[Stage] = []
+        self._baseline = resident()
+        self._phase, self._since = "", 0.0
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        reset_peak()
+        self.stages.append(Stage(name))
+        start = self._since = time.perf_counter()
+        self._phase = "open"
+        yield
+        self._close()
+        self.stages[-1].seconds = time.perf_counter() - start
+        self.stages[-1].peak_bytes = peak() - self._baseline
+
+    def told(self, what: str, done: int, total: int) -> None:
+        del done, total
+        phase = what.partition(":")[0]
+        if phase != self._phase:
+            self._close()
+            self._phase = phase
+
+    def _close(self) -> None:
+        now = time.perf_counter()
+        phases = self.stages[-1].phases
+        phases[self._phase] = phases.get(self._phase, 0.0) + now - self._since
+        self._since = now
+
+
+def staged(model: Path, folder: Path, clock: _Clock) -> None:
+    """The four commands, each with its output on disk."""
+    from tfslim_core import api
+
+    with clock.stage("freeze"):
+        api.freeze(model, folder / "frozen", progress=clock.told)
+    with clock.stage("transform"):
+        api.transform(folder / "frozen", folder / "transformed", progress=clock.told)
+    with clock.stage("quantize"):
+        api.quantize(folder / "transformed", folder / "quantized", progress=clock.told)
+    with clock.stage("reexport"):
+        api.reexport(folder / "quantized", folder / "servable", progress=clock.told)
+
+
+def slim(model: Path, folder: Path, clock: _Clock) -> None:
+    """The one command, without data."""
+    from tfslim_core import api
+
+    with clock.stage("slim"):
+        api.slim(model, folder / "servable", progress=clock.told)
+
+
+WAYS: dict[str, Callable[[Path, Path, _Clock], None]] = {"staged": staged, "slim": slim}
+
+
+def main() -> None:
+    """Import TensorFlow, then slim."""
+    import tensorflow  # noqa: F401  # what is measured comes after it
+
+    clock, anonymous_before = _Clock(), anonymous()
+    WAYS[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]), clock)
+    print(json.dumps({"anonymous_before": anonymous_before, "stages": [asdict(stage) for stage in clock.stages]}))
+
+
+if __name__ == "__main__":
+    main()

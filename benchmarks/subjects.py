@@ -1,0 +1,134 @@
+"""The models that are measured, and what they are asked."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.models import dense_inputs, made, text_inputs
+from benchmarks.places import BASIC_PITCH, GUESSLANG, OUT
+from pipelines.demo_data import gather, roots
+
+Feeds = Mapping[str, NDArray[Any]]
+
+_PER_EXTENSION = 80  # about 1500 files on a usual machine
+_TUNING = 256  # files that int8 is tuned on; the others are what the answers are compared on
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to measure.
+
+    inputs: examples to compare answers and to measure latencies on, first axis the batch. asked: what they are, in
+    words. classifies: whether the top class of an answer means something. tuning: data for `tfslim slim`, by name.
+    """
+
+    name: str
+    about: str
+    path: Path
+    inputs: Feeds
+    asked: str
+    classifies: bool
+    signature: str = "serving_default"
+    tuning: Mapping[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def first(self, batch: int) -> Feeds:
+        """A request of so many examples."""
+        return {key: array[np.arange(batch) % len(array)] for key, array in self.inputs.items()}
+
+    def batches(self, size: int = 32) -> list[Feeds]:
+        """All examples in requests of at most `size`."""
+        return [{k: a[start : start + size] for k, a in self.inputs.items()} for start in range(0, len(self), size)]
+
+
+def guesslang() -> Subject:
+    """A real classifier of source code: string input, table, TF2 control flow."""
+    texts = source_files()
+    return Subject(
+        "guesslang",
+        "real classifier of source code",
+        _there(GUESSLANG),
+        {"inputs": np.array([text.encode() for text in texts[_TUNING:]], object)},
+        f"{len(texts) - _TUNING} real source files that the tuning did not see",
+        classifies=True,
+        tuning={"tuning": str(_jsonl(texts[:_TUNING], OUT / "tuning.jsonl"))},
+    )
+
+
+def dense() -> Subject:
+    """Four large matrices, where a decode per request would show most."""
+    return Subject(
+        "dense", "4 dense layers of 2048 x 2048", made("dense"), dense_inputs(512), "512 of seeded noise", False
+    )
+
+
+def text() -> Subject:
+    """A large table, of which a request reads a few rows."""
+    path = made("text", words=50_000)
+    about = "text CNN, embedding of 50,000 x 300"
+    return Subject("text", about, path, text_inputs(2048), "2048 seeded texts, words by Zipf's law", True)
+
+
+def basic_pitch() -> Subject:
+    """A real audio CNN with batch norms and three outputs, which `tf.saved_model.load` cannot open."""
+    return Subject(
+        "basic_pitch",
+        "real audio CNN",
+        _there(BASIC_PITCH),
+        {"input_2": _tones(64)},
+        "64 windows of seeded tones in noise",
+        classifies=False,
+    )
+
+
+SUBJECTS: Mapping[str, Callable[[], Subject]] = {
+    "guesslang": guesslang,
+    "dense": dense,
+    "text": text,
+    "basic_pitch": basic_pitch,
+}
+
+
+@cache
+def source_files() -> list[str]:
+    """Real source files of this machine, in an order that mixes the languages and is the same each time."""
+    texts = list(gather(roots(), _PER_EXTENSION).values())
+    random.Random(0).shuffle(texts)
+    return texts
+
+
+def _jsonl(texts: list[str], file: Path) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps({"inputs": text}) + "\n" for text in texts))
+    return file
+
+
+def _tones(windows: int, length: int = 43_844, rate: int = 22_050) -> NDArray[np.float32]:
+    """[windows, length, 1]: three decaying notes with overtones in each window, in a little noise."""
+    rng = np.random.default_rng(1)
+    time = np.arange(length) / rate
+    sound = 0.01 * rng.standard_normal((windows, length))
+    for window in sound:
+        for note in rng.integers(40, 84, 3):
+            start, pitch = rng.uniform(0, 1), 440 * 2 ** ((note - 69) / 12)
+            since = np.maximum(time - start, 0)
+            for overtone in (1, 2, 3):
+                window += 0.2 / overtone * np.exp(-3 * since) * np.sin(2 * np.pi * overtone * pitch * since)
+    return sound[..., None].astype(np.float32)
+
+
+def _there(path: Path) -> Path:
+    if not (path / "saved_model.pb").is_file():
+        raise SystemExit(f"benchmarks: {path}: no such model; run: make setup")
+    return path
