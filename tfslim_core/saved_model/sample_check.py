@@ -135,7 +135,7 @@ def difference(wanted: Array, found: Array) -> float:
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     if not np.isfinite(a[~same]).all() or not np.isfinite(b[~same]).all():
         return float("inf")
-    error = float(np.linalg.norm(np.where(same, 0, b - a)))
+    error = float(np.linalg.norm(np.subtract(b, a, out=np.zeros_like(a), where=~same)))
     size = float(np.linalg.norm(np.where(np.isfinite(a), a, 0)))
     return error / max(size, _SMALL * float(np.sqrt(max(a.size, 1))))
 
