@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 MODELS := .cache/models/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lock bench clean
+.PHONY: help setup demo test lint docs bench lock clean
 
 help: ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -36,6 +36,12 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(READY) ## what is generated in the README
+	$(BIN)/python -m tests.readme_tables
+
+bench: setup ## the numbers behind "smaller" and "faster"
+	$(BIN)/python -m benchmarks all --write-docs
 
 lock: ## resolve requirements.lock anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

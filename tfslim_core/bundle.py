@@ -101,7 +101,11 @@ class WeightEntry(_Part):
 
 
 class Manifest(_Part):
-    """manifest.json. signatures: SignatureDefs in protobuf's JSON form. inputs, outputs, targets: the graph's roots."""
+    """manifest.json.
+
+    signatures: SignatureDefs in protobuf's JSON form. encoded: weight -> encoding. kept_variables: those that stay
+    variables -> why. dropped: what a slim model lacks on purpose. notes: what else a user should know.
+    """
 
     schema_version: Literal[1] = _SCHEMA
     tags: list[str]
@@ -111,6 +115,7 @@ class Manifest(_Part):
     encoded: dict[str, str] = Field(default_factory=dict)
     kept_variables: dict[str, str] = Field(default_factory=dict)
     dropped: list[str] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
     source: Source
     steps: list[StepEntry] = Field(default_factory=list)
     weights: list[WeightEntry] = Field(default_factory=list)

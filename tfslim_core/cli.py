@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 # Before anything loads TensorFlow: its log would drown every word of ours.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -24,6 +25,9 @@ from tfslim_core import api
 from tfslim_core.errors import TfslimError, UsageError
 from tfslim_core.terminal import Narrator, file_size
 
+if TYPE_CHECKING:
+    from tfslim_core.inspection import Inspection
+
 app = typer.Typer(
     name="tfslim",
     help="Slim a TensorFlow SavedModel for CPU serving: same signatures, same answers, no slower.",
@@ -32,12 +36,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+# Names in a model may look like markup.
+out = Console(soft_wrap=True, markup=False, emoji=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
-Model = Annotated[Path, typer.Argument(help="A SavedModel directory.", show_default=False)]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A SavedModel directory.", show_default=False)]
 BundleIn = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle, as freeze writes it.", show_default=False)]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="What to write; it appears whole.", show_default=False)]
+Base = Annotated[
+    Path, typer.Argument(metavar="BASE", help="The folder that TensorFlow Serving polls.", show_default=False)
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON to stdout.")]
 Tags = Annotated[str, typer.Option("--tags", help="The MetaGraph's tags, with commas between.")]
@@ -56,45 +64,31 @@ Gates = Annotated[
 Signature = Annotated[str | None, typer.Option(help="The signature that the data feeds.")]
 MainOutput = Annotated[str | None, typer.Option(help="The output that gates without a name mean.")]
 Label = Annotated[str | None, typer.Option(metavar="KEY", help="The data's key that holds the label.")]
-BadRecords = Annotated[float, typer.Option(metavar="SHARE", help="More bad records than this are an error.")]
+BadRecords = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", min=0, max=1, help="More bad records than this are an error; 0.01."),
+]
 Include = Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Weights to encode, by name (* and ?).")]
 Exclude = Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Weights to leave alone, by name.")]
-MinimumSize = Annotated[int, typer.Option(metavar="ELEMENTS", help="Leave smaller weights alone.")]
+MinimumSize = Annotated[int | None, typer.Option(metavar="ELEMENTS", min=0, help="Leave smaller weights alone; 1024.")]
 
 
 @app.command()
 def inspect(model: Model, tags: Tags = "serve", as_json: AsJson = False) -> None:
     """Show what is in a SavedModel or bundle, what it costs, and what slimming would save."""
-    found = api.inspect(model, tags=tags.split(","))
+    found = api.inspect(model, tags=_listed(tags))
     if as_json:
         _print_json(found.to_json())
         return
-    facts = Table(box=None, show_header=False, pad_edge=False)
-    facts.add_row(found.kind, f"{found.path}  (tags {','.join(found.tags)}, TensorFlow {found.tensorflow_version})")
-    facts.add_row("on disk", file_size(found.bytes))
-    facts.add_row("served weights", f"{file_size(found.live_bytes)} in {found.live_parameters:,} parameters")
-    facts.add_row("at int8", f"about {file_size(found.int8_bytes)}")
-    facts.add_row(
-        "nodes", f"{found.nodes:,}, most often " + ", ".join(f"{op} {n}" for op, n in list(found.ops.items())[:6])
-    )
-    if found.assets:
-        facts.add_row("assets", ", ".join(found.assets))
-    out.print(facts)
-    signatures = Table("signature", "method", "inputs", "outputs", title="Signatures", title_justify="left")
-    for one in found.signatures:
-        signatures.add_row(one.name, one.method, _keys(one.inputs), _keys(one.outputs))
-    out.print(signatures)
-    largest = Table("weight", "shape", "stored as", title="Largest weights", title_justify="left")
-    largest.add_column("bytes", justify="right")
-    for tensor in found.largest:
-        largest.add_row(tensor.name, " × ".join(map(str, tensor.shape)), tensor.encoding, file_size(tensor.bytes))
-    out.print(largest)
+    _show(found)
 
 
 @app.command()
 def freeze(
     model: Model,
-    bundle: Annotated[Path, typer.Argument(help="What to write; it appears whole.", show_default=False)],
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="What to write; it appears whole.", show_default=False)
+    ],
     tags: Tags = "serve",
     signatures: Annotated[str | None, typer.Option(help="The signatures to keep, with commas between; all.")] = None,
     output_format: Annotated[
@@ -108,8 +102,8 @@ def freeze(
         report = api.freeze(
             model,
             bundle,
-            tags=tags.split(","),
-            signatures=signatures.split(",") if signatures else None,
+            tags=_listed(tags),
+            signatures=_listed(signatures) if signatures else None,
             format=output_format,
             overwrite=overwrite,
             progress=told,
@@ -141,7 +135,7 @@ def quantize(
     encoding: Annotated[str, typer.Option(help="int8 or float16.")] = "int8",
     include: Include = None,
     exclude: Exclude = None,
-    minimum_size: MinimumSize = 1024,
+    minimum_size: MinimumSize = None,
     placement: Annotated[
         Literal["rows", "load", "graph"] | None, typer.Option(help="Where to decode; by each weight's use.")
     ] = None,
@@ -156,7 +150,7 @@ def quantize(
             encoding=encoding,
             include=include or (),
             exclude=exclude or (),
-            minimum_size=minimum_size,
+            minimum_size=1024 if minimum_size is None else minimum_size,
             placement=placement,
             overwrite=overwrite,
             progress=told,
@@ -181,8 +175,8 @@ def reexport(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
 def validate(
     context: typer.Context,
-    original: Annotated[Path, typer.Argument(help="The model as it was.", show_default=False)],
-    optimized: Annotated[Path, typer.Argument(help="The model to judge.", show_default=False)],
+    original: Annotated[Path, typer.Argument(metavar="ORIGINAL", help="The model as it was.", show_default=False)],
+    optimized: Annotated[Path, typer.Argument(metavar="OPTIMIZED", help="The model to judge.", show_default=False)],
     report_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where verdict.json and report.html go.")],
     data: Data = None,
     gate: Gates = None,
@@ -190,7 +184,7 @@ def validate(
     main_output: MainOutput = None,
     label: Label = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in a request.")] = 32,
-    fail_on_bad_records: BadRecords = 0.01,
+    fail_on_bad_records: BadRecords = None,
     tags: Tags = "serve",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -199,6 +193,8 @@ def validate(
 
     Exits with 3 when the gate fails and with 4 when nothing was proven.
     """
+    if context.args and not context.args[0].startswith("-"):
+        raise UsageError(f"validate takes two models; what is {context.args[0]!r}? (Beam's own options go after --)")
     with Narrator(err) as told:
         report = api.validate(
             original,
@@ -210,8 +206,8 @@ def validate(
             main_output=main_output,
             label=label,
             batch_size=batch_size,
-            fail_on_bad_records=fail_on_bad_records,
-            tags=tags.split(","),
+            fail_on_bad_records=0.01 if fail_on_bad_records is None else fail_on_bad_records,
+            tags=_listed(tags),
             beam_options=context.args,
             overwrite=overwrite,
             progress=told,
@@ -220,7 +216,7 @@ def validate(
         _print_json(report.verdict.model_dump(mode="json"))
     else:
         _print_table(report.verdict, report.context)
-    err.print(f"report: {report.path / 'report.html'}")
+    _conclude(report.verdict, report.path)
     _exit_by(report.outcome)
 
 
@@ -243,11 +239,11 @@ def slim(
     signatures: Annotated[str | None, typer.Option(help="The signatures to keep, with commas between; all.")] = None,
     include: Include = None,
     exclude: Exclude = None,
-    minimum_size: MinimumSize | None = None,
+    minimum_size: MinimumSize = None,
     signature: Signature = None,
     main_output: MainOutput = None,
     label: Label = None,
-    fail_on_bad_records: BadRecords | None = None,
+    fail_on_bad_records: BadRecords = None,
     tags: Annotated[str | None, typer.Option(help="The MetaGraph's tags, with commas between; serve.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -265,7 +261,7 @@ def slim(
         "gates": gate,
         "report": report_dir,
         "transforms": transforms,
-        "signatures": signatures.split(",") if signatures else None,
+        "signatures": _listed(signatures) if signatures else None,
         "include": include,
         "exclude": exclude,
         "minimum_size": minimum_size,
@@ -273,7 +269,7 @@ def slim(
         "main_output": main_output,
         "label": label,
         "fail_on_bad_records": fail_on_bad_records,
-        "tags": tags.split(",") if tags else None,
+        "tags": _listed(tags) if tags is not None else None,
     }
     asked = settings(config, {key: value for key, value in flags.items() if value is not None})
     with Narrator(err) as told:
@@ -282,15 +278,16 @@ def slim(
         _print_json(report.to_json())
     else:
         _print_table(report.verdict, report.context)
-    if report.report is not None:
-        err.print(f"report: {report.report / 'report.html'}")
+    _conclude(report.verdict, report.report)
     _exit_by(report.outcome if asked.get("data") else "pass")
 
 
 @app.command()
 def publish(
-    optimized: Annotated[Path, typer.Argument(help="The SavedModel that was validated.", show_default=False)],
-    base: Annotated[Path, typer.Argument(help="The folder that TensorFlow Serving polls.", show_default=False)],
+    optimized: Annotated[
+        Path, typer.Argument(metavar="OPTIMIZED", help="The SavedModel that was validated.", show_default=False)
+    ],
+    base: Base,
     verdict: Annotated[Path, typer.Option(metavar="FILE", help="The validation's verdict.json.")],
     as_json: AsJson = False,
 ) -> None:
@@ -304,7 +301,7 @@ def publish(
 
 @app.command()
 def rollback(
-    base: Annotated[Path, typer.Argument(help="The folder that TensorFlow Serving polls.", show_default=False)],
+    base: Base,
     as_json: AsJson = False,
 ) -> None:
     """Hide the highest version below BASE, so that the one before it is served."""
@@ -341,7 +338,9 @@ def transforms(as_json: AsJson = False) -> None:
     if as_json:
         _print_json([{"name": t.name, "parameters": list(map(str, t.parameters)), "summary": t.summary} for t in found])
         return
-    table = Table("transform", "parameters", "what it does")
+    table = Table("transform")
+    for column in ("parameters", "what it does"):
+        table.add_column(column, overflow="fold")
     for one in found:
         table.add_row(one.name, "\n".join(map(str, one.parameters)), one.summary)
     out.print(table)
@@ -352,12 +351,14 @@ def _stage(report: api.StageReport, as_json: bool) -> None:
         _print_json(report.to_json())
         return
     for step in report.steps:
-        if step.skipped:
+        if step.skipped and err.is_terminal:
             err.print(f"{step.name}: {step.changes} changes, {len(step.skipped)} left alone", style="dim")
     for note in report.notes:
         err.print(note, style="dim")
     worst = max(report.errors.values(), default=None)
-    told = f", answers within {worst:.2g} of those before" if worst is not None else ""
+    told = ""
+    if worst is not None:
+        told = f", answers off by at most {worst:.2g} (relative)" if worst else ", equal answers"
     err.print(f"{report.path}: {file_size(report.bytes)}, {report.nodes:,} nodes, {report.seconds:.1f} s{told}")
 
 
@@ -376,6 +377,12 @@ def _print_table(verdict: Any, context: Any) -> None:
     from tfslim_core.report import before_after_table
 
     out.print(before_after_table(verdict, context))
+
+
+def _conclude(verdict: Any, report: Path | None) -> None:
+    """The summary line: the outcome, why, and where to read more."""
+    more = f"; report: {report / 'report.html'}" if report is not None else ""
+    err.print(_visible(": ".join([verdict.verdict, *filter(None, [" ".join(verdict.reasons)])]) + more))
 
 
 def _exit_by(outcome: str) -> None:
@@ -405,8 +412,45 @@ def _listed(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
 
 
-def _keys(specs: dict[str, str]) -> str:
-    return "\n".join(f"{key}: {spec}" for key, spec in specs.items())
+def _show(found: Inspection) -> None:
+    """Print what is in a model; no name is cut off, however narrow the terminal."""
+
+    def table(title: str, *columns: str) -> Table:
+        made = Table(title=title, title_justify="left")
+        for column in columns:
+            made.add_column(column, overflow="fold")
+        return made
+
+    def keys(specs: Mapping[str, str]) -> str:
+        return "\n".join(_visible(f"{key}: {spec}") for key, spec in specs.items())
+
+    made_by = f", TensorFlow {found.tensorflow_version}" if found.tensorflow_version else ""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row(found.kind, _visible(f"{found.path}  (tags {','.join(found.tags) or 'none'}{made_by})"))
+    facts.add_row("on disk", file_size(found.bytes))
+    facts.add_row("served weights", f"{file_size(found.live_bytes)} in {found.live_parameters:,} parameters")
+    facts.add_row("at int8", f"about {file_size(found.int8_bytes)}")
+    ops = ", ".join(f"{op} {count}" for op, count in list(found.ops.items())[:6])
+    facts.add_row("nodes", _visible(f"{found.nodes:,}, most often {ops}"))
+    if found.assets:
+        facts.add_row("assets", _visible(", ".join(found.assets)))
+    signatures = table("Signatures", "signature", "method", "inputs", "outputs")
+    for one in found.signatures:
+        signatures.add_row(_visible(one.name), _visible(one.method), keys(one.inputs), keys(one.outputs))
+    largest = table("Largest weights", "weight", "shape", "stored as")
+    largest.add_column("bytes", justify="right")
+    for tensor in found.largest:
+        shape = " × ".join(map(str, tensor.shape))
+        largest.add_row(_visible(tensor.name), shape, tensor.encoding, file_size(tensor.bytes))
+    for part in (facts, signatures, largest):
+        out.print(part)
+
+
+def _visible(text: str) -> str:
+    """What a model or a path says, in one line and without the power to steer a terminal."""
+    from tfslim_core.report.svg import visible
+
+    return visible(text.replace("\n", "\\n"))
 
 
 @app.callback(invoke_without_command=True)
@@ -418,25 +462,36 @@ def _version_option(
         raise typer.Exit
 
 
-def _hush_libraries() -> None:
+@contextmanager
+def _hushed_libraries() -> Iterator[None]:
     """Give stderr to Python alone: TensorFlow's C++ libraries write to its descriptor whatever the log level."""
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") != "3" or sys.stderr is not sys.__stderr__:
+        yield
         return
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    before = sys.stderr
+    # Not closed here: a log handler may hold on to it.
+    words = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    sys.stderr = words
+    try:
+        yield
+    finally:
+        sys.stderr = before
+        os.dup2(words.fileno(), 2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
-    _hush_libraries()
-    try:
-        app(args=list(argv) if argv is not None else None, prog_name="tfslim")
-    except TfslimError as error:
-        err.print(f"tfslim: {error}", markup=False)
-        return error.exit_code
-    except SystemExit as end:  # the code of typer.Exit, or 2 for a usage error that it has told
-        return end.code if isinstance(end.code, int) else 0
-    return 0
+    with _hushed_libraries():
+        try:
+            app(args=list(argv) if argv is not None else None, prog_name="tfslim")
+        except TfslimError as error:
+            err.print(_visible(f"tfslim: {error}"))
+            return error.exit_code
+        except SystemExit as end:  # the code of typer.Exit, or 2 for a usage error that it has told
+            return end.code if isinstance(end.code, int) else 0
+        return 0
 
 
 if __name__ == "__main__":

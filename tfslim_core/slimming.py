@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,11 @@ from tfslim_core.quantization.encode_weights import Choice
 from tfslim_core.quantization.harm import NO_HARM, Harm, measure_harm
 from tfslim_core.report import ReportContext, Stage
 from tfslim_core.saved_model.freeze import freeze_saved_model
+from tfslim_core.saved_model.fresh_process import Request
 from tfslim_core.saved_model.read import read_saved_model
 from tfslim_core.saved_model.sample_check import Feeds, Sample, differences, take_sample
 from tfslim_core.saved_model.write import write_saved_model
-from tfslim_core.stages import Progress, check_servable, checked, quantized, refuse_broken, transformed
+from tfslim_core.stages import Progress, check_servable, checked, quantized, refuse_broken, sample_of, transformed
 from tfslim_core.summary import context_of
 from tfslim_core.verdict import ModelCosts, Models, Verdict
 
@@ -72,7 +73,10 @@ def slim_into(source: Path, servable: Path, report: Path, settings: Settings, pr
     progress("freeze", 0, 0)
     frozen = freeze_saved_model(model)
     stages.append(Stage("original", frozen.manifest.source.bytes, frozen.manifest.source.nodes))
-    stages.append(_stage("freeze", frozen, start))
+    stages.append(_stage("freeze", frozen, start, "; ".join(frozen.manifest.notes)))
+    timed = next(iter(sample.requests), None)
+    if timed is None:
+        sample = replace(sample_of(frozen, progress), unchecked=sample.unchecked)
     start = time.monotonic()
     rewritten = transformed(frozen, settings.transforms, progress)
     checked(rewritten, sample, "freezing and the transforms", progress)
@@ -96,7 +100,7 @@ def slim_into(source: Path, servable: Path, report: Path, settings: Settings, pr
         validation = _validated(source, servable, report, settings, progress)
         verdict = validation.verdict
     else:
-        verdict = _unproven(source, servable, sample, errors, settings, progress)
+        verdict = _unproven(source, servable, sample, timed, errors, settings, progress)
         verdict.write(report)
     context = context_of(stored, servable, stages, validation)
     return Slimmed(stored, verdict, context, validation, errors)
@@ -158,22 +162,25 @@ def _unproven(
     source: Path,
     servable: Path,
     sample: Sample,
+    timed: Request | None,
     errors: Mapping[str, float],
     settings: Settings,
     progress: Progress,
 ) -> Verdict:
-    """Without data nothing is proven; what made-up requests show is told, and what both models cost is measured."""
+    """Without data nothing is proven; what made-up requests show is told, and what both models cost is measured.
+
+    timed: None where the original answers no request, and so cannot be measured.
+    """
     from tfslim_core.costs import measure_pair
 
     costs = None
-    if sample.requests:
-        request = sample.requests[0]
+    if timed is not None:
         progress("measure costs", 0, 0)
         costs = measure_pair(
             source,
             servable,
-            {len(next(iter(request.feeds.values()), ())): request.feeds} if request.feeds else {},
-            request.signature,
+            {len(next(iter(timed.feeds.values()), ())): timed.feeds} if timed.feeds else {},
+            timed.signature,
             settings.tags,
             seconds=4,
             progress=lambda done, total: progress("measure costs", done, total),

@@ -29,7 +29,7 @@ from tfslim_core.graph import (
 from tfslim_core.saved_model.freeze_variables import freeze_variables
 from tfslim_core.saved_model.inline_functions import Inlined, inline_functions
 from tfslim_core.saved_model.read import SavedModel, open_checkpoint
-from tfslim_core.saved_model.restore import Restored, restored
+from tfslim_core.saved_model.restore import Restored, found_by_name, restored
 from tfslim_core.saved_model.share_inputs import share_inputs
 from tfslim_core.weights import Weight
 
@@ -59,14 +59,15 @@ def freeze_saved_model(model: SavedModel) -> Bundle:
     graph = _graph(graph_def, inlined.nodes, inputs, outputs, [*init, *restore])
     state = restored(model, graph, restore[0], saver.filename_tensor_name) if restore else Restored({}, [], {}, [])
     graph, init_op = _without_restore(graph, init, state)
-    frozen = freeze_variables(graph, state.variables)
+    mended = found_by_name(model, graph, state.variables)
+    values = {**state.variables, **mended}
+    frozen = freeze_variables(graph, values)
     graph = drop_idle_control_inputs(frozen.graph)
     graph = only_needed(graph)
     signatures = {name: _moved(signature, inlined) for name, signature in sorted(model.signatures.items())}
     graph = share_inputs(graph, signatures)
     kept = {name: reason for name, reason in frozen.kept.items() if name in graph.nodes}
-    if model.checkpoint is None:
-        _refuse_lost_variables(model, graph, kept)
+    _refuse_lost_variables(model, graph, [name for name in kept if name not in values])
     manifest = Manifest(
         tags=list(model.tags),
         signatures={name: signature_json(signature) for name, signature in signatures.items()},
@@ -74,18 +75,29 @@ def freeze_saved_model(model: SavedModel) -> Bundle:
         assets=[AssetEntry(tensor=asset.tensor, filename=asset.filename) for asset in model.assets],
         kept_variables=kept,
         dropped=_dropped(model, graph),
-        source=_source(model, graph, state.variables),
+        notes=_notes(graph, mended),
+        source=_source(model, graph, values),
     )
-    variables = {name: state.variables[name] for name in kept if name in state.variables}
+    variables = {name: values[name] for name in kept if name in values}
     return Bundle(graph, manifest, model.path, variables)
 
 
 def _refuse_lost_variables(model: SavedModel, graph: Graph, kept: Iterable[str]) -> None:
-    """Refuse a model without a checkpoint whose variables no init op sets: it loads, and answers nothing."""
+    """Refuse a model whose variables have no value and that nothing sets: it loads, and answers nothing.
+
+    kept: the variables that stay variables and have no value.
+    """
     initialized = needed(graph, graph.targets)
-    lost = [name for name in kept if name not in initialized]
-    if lost:
-        raise ModelError(f"{model.path}: variables/variables.index is missing, and with it the value of {lost[0]!r}")
+    for name in kept:
+        readers = (graph.nodes[reader.node] for reader in graph.readers_of(name))
+        if name in initialized or any(ops.has_effect(node, graph.functions) for node in readers):
+            continue
+        if model.checkpoint is None:
+            raise ModelError(f"{model.path}: variables/variables.index is missing, and with it the value of {name!r}")
+        raise ModelError(
+            f"{model.path}: the variables files hold no value for {name!r}, which a signature reads; no server can run "
+            "this model: export it again (a Keras 3 model with model.export)"
+        )
 
 
 def _inlined(graph_def: Any, tensors: Iterable[str]) -> Inlined:
@@ -224,6 +236,17 @@ def _moved(signature: Any, inlined: Inlined) -> Any:
     for info in (*copy.inputs.values(), *copy.outputs.values()):
         move(info)
     return copy
+
+
+def _notes(graph: Graph, mended: Iterable[str]) -> list[str]:
+    """What was done to the model beyond what was asked for."""
+    found = [name for name in mended if name in graph.nodes]
+    if not found:
+        return []
+    return [
+        f"mended: {len(found)} variables that the original's restore op does not fill were read by name, the first is "
+        f"{found[0]!r}; a server cannot run the original"
+    ]
 
 
 def _dropped(model: SavedModel, graph: Graph) -> list[str]:

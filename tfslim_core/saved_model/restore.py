@@ -7,13 +7,15 @@ there) is computed by TensorFlow when it is needed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from tfslim_core import ops
 from tfslim_core.errors import ModelError
@@ -32,6 +34,7 @@ from tfslim_core.graph import (
 from tfslim_core.saved_model.read import SavedModel, one_line, open_checkpoint
 from tfslim_core.weights import Array, Weight
 
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _ASSIGNS = frozenset({"Assign", "AssignVariableOp"})
 _HANDLES = frozenset({"VarHandleOp", "VariableV2", "Variable"})
 
@@ -81,6 +84,39 @@ def restored(model: SavedModel, graph: Graph, restore_op: str, filename: str) ->
             effects.append(name)
     others, weights = _with_constants(graph, effects, values)
     return Restored(variables, others, weights, effects)
+
+
+def found_by_name(model: SavedModel, graph: Graph, known: Iterable[str]) -> dict[str, Weight]:
+    """Values for resource variables that the restore op does not fill, out of the checkpoint's own object graph.
+
+    tf.saved_model.save of a Keras 3 model writes such a model: its signatures read one set of variables, its restore op
+    fills another of the same names, and no server can run it. Only a name that the checkpoint has once, with the
+    variable's shape and dtype, is taken.
+    """
+    if model.checkpoint is None:
+        return {}
+    reader = open_checkpoint(model.checkpoint)
+    known = set(known)
+    lost = [node for node in graph.nodes.values() if node.op == "VarHandleOp" and node.name not in known]
+    if not lost or not reader.has_tensor(_OBJECT_GRAPH):
+        return {}
+    try:
+        objects = trackable_object_graph_pb2.TrackableObjectGraph.FromString(reader.get_tensor(_OBJECT_GRAPH))
+    except (DecodeError, TypeError, tf.errors.OpError) as error:
+        raise ModelError(f"{model.path}: the checkpoint's object graph is damaged: {one_line(error)}") from None
+    keys: dict[str, set[str]] = {}
+    for value in (value for node in objects.nodes for value in node.attributes):
+        keys.setdefault(value.full_name, set()).add(value.checkpoint_key)
+    found: dict[str, Weight] = {}
+    for node in lost:
+        named = keys.get(node.attr["shared_name"].s.decode(errors="replace"), set())
+        if len(named) != 1 or not reader.has_tensor(key := next(iter(named))):
+            continue
+        weight = _from_checkpoint(reader, key, "", model)
+        shape = tuple(dimension.size for dimension in node.attr["shape"].shape.dim)
+        if weight.shape == shape and tf.as_dtype(weight.dtype) == tf.as_dtype(node.attr["dtype"].type):
+            found[node.name] = weight
+    return found
 
 
 def _restored_tensors(graph: Graph, node: NodeDef, reader: Any, model: SavedModel) -> list[Weight]:

@@ -1,0 +1,43 @@
+"""What the documents say is true."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from tests.readme_tables import README, with_tables
+from tfslim_core.cli import app
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = get_command(app).commands
+
+
+def documents():
+    return [README, *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_transforms_table_is_current():
+    assert with_tables(README.read_text()) == README.read_text(), "call: make docs"
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
+def test_commands_and_flags_in_documents_exist(document):
+    shown = re.findall(r"^\s*(?:\$ )?tfslim ([a-z-]+)((?:[^\n\\]|\\\n)*)", document.read_text(), flags=re.MULTILINE)
+    for name, rest in shown:
+        assert name in COMMANDS, f"{document.name}: no command {name!r}"
+        options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+        flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", rest.partition(" -- ")[0]))
+        assert flags <= options | {"--help"}, f"{document.name}: tfslim {name} has no {flags - options}"
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
+def test_links_to_files_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
+        assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_readme_names_the_two_commands_of_the_makefile():
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    named = set(re.findall(r"(?:`|^ {4})make ([a-z]+)", README.read_text(), flags=re.MULTILINE))
+    assert {"demo", "test"} <= named <= set(targets)
