@@ -159,6 +159,26 @@ def test_functions_of_loops_and_branches_take_values_instead_of_handles(tmp_path
     assert_serves_alike(original, again.path, requests)
 
 
+class Choosing(tf.Module):
+    def __init__(self):
+        super().__init__()
+        self.v, self.u = tf.Variable(normal(3, 50)), tf.Variable(normal(3, 50, seed=1))
+
+    @on_x
+    def __call__(self, x):
+        handle = tf.cond(tf.reduce_sum(x) > 0, lambda: self.v.handle, lambda: self.u.handle)
+        read = tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32)
+        return {"y": tf.matmul(x, tf.ensure_shape(read, [3, 50]))}
+
+
+def test_variables_that_a_branch_chooses_between_stay_variables(tmp_path):
+    original = save_v2(tmp_path / "m", module := Choosing(), serving_default=module.__call__)
+    slim = slimmed(original, tmp_path)
+    requests = [("serving_default", {"x": sign * np.abs(X)}) for sign in (1, -1)]
+    assert_alike(served(original, requests), served(slim.path, requests))
+    assert len(slim.bundle.manifest.kept_variables) == 2
+
+
 @pytest.mark.parametrize("batch_dims", [0, 1])
 def test_resource_gathers_become_gathers(tmp_path, batch_dims):
     def build():

@@ -103,7 +103,7 @@ class _Plan:
             if node.op in LOOPS and any(r.port == index for r in self.graph.readers_of(node.name)):
                 return f"the loop {node.name!r} hands it on"
             for name in names:
-                reason = _function_objection(self.graph.functions, name, index, frozenset())
+                reason = _function_objection(self.graph.functions, name, index, node.op in LOOPS, frozenset())
                 if reason:
                     return reason
             return ""
@@ -164,27 +164,29 @@ class _Plan:
         return new_name
 
 
-def _function_objection(functions: Mapping[str, Any], name: str, index: int, inside: frozenset[str]) -> str:
-    """Why a function's argument cannot become a value, or nothing."""
+def _function_objection(
+    functions: Mapping[str, Any], name: str, index: int, in_loop: bool, inside: frozenset[str]
+) -> str:
+    """Why a function's argument cannot become a value, or nothing. A loop's body may return it for the next turn."""
     if name not in functions or name in inside:
         return f"the function {name!r} cannot be looked into"
     function = functions[name]
     argument = function.signature.input_arg[index].name
     for output, source in function.ret.items():
-        if source == argument and not _is_loop_output(function, output, index):
+        if source == argument and not (in_loop and _is_loop_output(function, output, index)):
             return f"the function {name!r} hands it on"
     for node in function.node_def:
         data = [text for text in node.input if not text.startswith("^")]
         for position, text in enumerate(data):
             if text.partition(":")[0] != argument or node.op in _READS:
                 continue
-            if node.op == "Identity" and _only_returned(function, node.name, index):
+            if node.op == "Identity" and in_loop and _only_returned(function, node.name, index):
                 continue
             if node.op not in BRANCHES | LOOPS:
                 return f"{node.name!r} ({node.op}) in the function {name!r} may change it"
             inner = position - (1 if node.op in BRANCHES else 0)
             for called in ops.called_functions(node):
-                reason = _function_objection(functions, called, inner, inside | {name})
+                reason = _function_objection(functions, called, inner, node.op in LOOPS, inside | {name})
                 if reason:
                     return reason
     return ""
