@@ -13,7 +13,6 @@ Weights are read when they are asked for, one at a time, so that a model of many
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -35,7 +34,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tfslim_core import encodings, storage
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph
-from tfslim_core.weights import ALIGNMENT, DTYPES, Array, Encoded, Weight, in_memory
+from tfslim_core.weights import DTYPES, Array, Encoded, Weight, aligned, in_memory
 
 GRAPH_LABEL = "graph, functions and small values"  # in a report of where the bytes went
 _SCHEMA: Literal[1] = 1
@@ -345,17 +344,14 @@ def _header(file: Path) -> dict[str, tuple[np.dtype[np.generic], tuple[int, ...]
 
 
 def _read_tensor(file: Path, key: str, dtype: np.dtype[np.generic], shape: tuple[int, ...], start: int) -> Array:
-    """One tensor; the library would hold it twice on the way. Aligned, so that TensorFlow can take it uncopied."""
-    size = math.prod(shape) * dtype.itemsize
-    buffer = np.empty(size + ALIGNMENT, np.uint8)
-    offset = -buffer.ctypes.data % ALIGNMENT
-    value = buffer[offset : offset + size]
+    """One tensor; the library would hold it twice on the way."""
+    value = aligned(shape, dtype)
     try:
         with file.open("rb") as opened:
             opened.seek(start)
-            count = opened.readinto(value.data)
+            count = opened.readinto(value.reshape(-1).view(np.uint8).data)
     except OSError as error:
         raise ModelError(f"{file} cannot be read at {key!r}: {error}") from None
-    if count != size:
+    if count != value.nbytes:
         raise ModelError(f"{file} is cut short at {key!r}")
-    return value.view(dtype).reshape(shape)
+    return value

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tfslim_core.errors import ModelError, TransformError, nearest
 from tfslim_core.graph import Input, NameMaker, NodeDef, make_node
-from tfslim_core.weights import Array, Encoded, Weight, in_memory
+from tfslim_core.weights import Array, Encoded, Weight, aligned, in_memory
 
 _BLOCK = 4 * 1024 * 1024  # elements that are rounded at a time
 _LARGEST_SCALE = np.nextafter(np.finfo(np.float32).max / np.float32(127), np.float32(0))  # 127 x this is finite
@@ -142,8 +142,8 @@ def _half(scale: NDArray[np.float32]) -> NDArray[np.float32] | NDArray[np.float1
 
 
 def _decode_int8(parts: Mapping[str, Array]) -> Array:
-    decoded: Array = parts["codes"].astype(np.float32)
-    decoded *= parts["scale"].astype(np.float32)  # type: ignore[misc]  # float32 from the line above
+    decoded = aligned(parts["codes"].shape, np.dtype(np.float32))
+    np.multiply(parts["codes"], parts["scale"].astype(np.float32), out=decoded, dtype=np.float32)
     return decoded
 
 

@@ -91,6 +91,14 @@ class Weight:
         return Weight(self.dtype, wanted, read)
 
 
+def aligned(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
+    """An array to fill whose memory TensorFlow takes over without a copy."""
+    size = math.prod(shape) * dtype.itemsize
+    buffer = np.empty(size + ALIGNMENT, np.uint8)
+    offset = -buffer.ctypes.data % ALIGNMENT
+    return buffer[offset : offset + size].view(dtype).reshape(shape)
+
+
 def in_memory(value: Array) -> Weight:
     """A weight whose value is at hand."""
     return Weight(value.dtype, value.shape, lambda: value)
