@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -113,6 +114,7 @@ def _command() -> str:
 def _hush_libraries() -> None:
     """Look for no GPU, and give stderr to Python alone: TensorFlow writes to its descriptor whatever the log level."""
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # the models are made with what is deprecated
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 

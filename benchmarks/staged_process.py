@@ -17,13 +17,29 @@ from benchmarks.memory import anonymous, peak, reset_peak, resident
 
 
 @dataclass
-class Stage:
-    """peak_bytes: beyond what the process took after TensorFlow's import. phases: seconds by what progress told."""
+class Phase:
+    """Part of a stage. peak_bytes: beyond what the process took after TensorFlow's import."""
 
-    name: str
     seconds: float = 0.0
     peak_bytes: int = 0
-    phases: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Stage:
+    """One command. phases: by what its progress told."""
+
+    name: str
+    phases: dict[str, Phase] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Of all phases."""
+        return sum(phase.seconds for phase in self.phases.values())
+
+    @property
+    def peak_bytes(self) -> int:
+        """Of the hungriest phase."""
+        return max(phase.peak_bytes for phase in self.phases.values())
 
 
 class _Clock:
@@ -36,14 +52,12 @@ class _Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        reset_peak()
         self.stages.append(Stage(name))
-        start = self._since = time.perf_counter()
         self._phase = "open"
+        reset_peak()
+        self._since = time.perf_counter()
         yield
         self._close()
-        self.stages[-1].seconds = time.perf_counter() - start
-        self.stages[-1].peak_bytes = peak() - self._baseline
 
     def told(self, what: str, done: int, total: int) -> None:
         del done, total
@@ -54,8 +68,10 @@ class _Clock:
 
     def _close(self) -> None:
         now = time.perf_counter()
-        phases = self.stages[-1].phases
-        phases[self._phase] = phases.get(self._phase, 0.0) + now - self._since
+        phase = self.stages[-1].phases.setdefault(self._phase, Phase())
+        phase.seconds += now - self._since
+        phase.peak_bytes = max(phase.peak_bytes, peak() - self._baseline)
+        reset_peak()
         self._since = now
 
 
