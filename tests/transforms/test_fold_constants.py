@@ -31,6 +31,26 @@ def folded(g, inputs, outputs, **parameters):
     return outcome
 
 
+def test_a_weight_may_be_read_by_tensorflow():
+    """As freezing reads a checkpoint: eagerly, which a default graph or session would forbid."""
+
+    def read():
+        return np.asarray(tf.raw_ops.Add(x=tf.ones([400, 300]), y=1.0))
+
+    node, weights = external_constant("w", Weight(np.dtype(np.float32), (400, 300), read))
+    with building() as g:
+        v1.placeholder(tf.float32, [2, 400], "x")
+        v1.placeholder(tf.float32, [400, 300], "w")
+        tf.matmul(g.get_tensor_by_name("x:0"), g.get_tensor_by_name("w:0") * 2, name="y")
+    graph_def = g.as_graph_def()
+    graph_def.node.remove(next(n for n in graph_def.node if n.name == "w"))
+    graph_def.node.append(node)
+    outcome = fold_constants(Graph.of(graph_def, ["x:0"], ["y:0"], weights=weights))
+    assert outcome.changes == 1
+    (weight,) = outcome.graph.weights.values()
+    assert weight.read()[0, 0] == 4
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.data())
 def test_computes_the_same(data):

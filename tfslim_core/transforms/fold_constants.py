@@ -29,7 +29,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -469,7 +469,7 @@ def _compute(
     under = _weights_under(graph, plan.candidates)
     failed: dict[str, str] = {}
     config = _config()
-    with tf.compat.v1.Session(graph=plan.imported, config=config) as session:
+    with closing(tf.compat.v1.Session(graph=plan.imported, config=config)) as session:
 
         def run(names: list[str]) -> None:
             fetches = {name: [f"{name}:{port}" for port in plan.ports[name]] for name in names}
@@ -544,7 +544,7 @@ def _result(plan: _Plan, name: str, port: int, found: Any) -> _Result:
         feeds = {f"{one}:0": weight.read() for one, weight in weights.items()}
         with (
             _imported(nodes, weights, {}, graph.rest.versions) as imported,
-            tf.compat.v1.Session(graph=imported, config=_config()) as session,
+            closing(tf.compat.v1.Session(graph=imported, config=_config())) as session,
         ):
             again: Array = session.run(f"{name}:{port}", feeds)
         return again
@@ -616,7 +616,8 @@ def _imported(
             copy.input.extend(kept)
     with tf.Graph().as_default() as imported:
         tf.import_graph_def(graph_def, name="")
-        yield imported
+    # Not the default graph from here on, nor is a session: the weights that are fed are read eagerly.
+    yield imported
 
 
 def _config() -> Any:
