@@ -6,11 +6,13 @@ can be expected to go wrong, and then leaves nothing behind; see `errors`.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,7 +68,7 @@ class StageReport:
             "seconds": round(self.seconds, 3),
             "errors": dict(self.errors),
             "steps": [step.model_dump() for step in self.steps],
-            "weights": [weight.model_dump() for weight in self.weights],
+            "weights": [weight.model_dump() | {"harm": _finite(weight.harm)} for weight in self.weights],
             "notes": list(self.notes),
         }
 
@@ -289,6 +291,7 @@ def validate(
     from tfslim_core.validation.job import validate as validated
 
     target, before, after = local(out), local(original), local(optimized)
+    _check_apart(target, before, after)
     storage.check_free(target, overwrite=overwrite)
     with storage.whole_directory(target, overwrite=overwrite) as aside:
         found = validated(
@@ -336,6 +339,7 @@ class SlimReport:
             "path": str(self.path),
             "report": str(self.report) if self.report else None,
             "errors": dict(self.errors),
+            "weights": [asdict(weight) | {"harm": _finite(weight.harm)} for weight in self.context.weights],
             "verdict": self.verdict.model_dump(mode="json"),
         }
 
@@ -376,10 +380,11 @@ def slim(
 
     if gates and not data:
         raise UsageError("--gate needs data to hold it against; give --data NAME=PATH")
-    target = local(out)
+    source, target = local(model), local(out)
     storage.check_free(target, overwrite=overwrite)
     reported = local(report) if report is not None else None
     if reported is not None:
+        _check_apart(reported, source, target)
         storage.check_free(reported, overwrite=overwrite)
     settings = Settings(
         tags=tuple(tags),
@@ -401,7 +406,7 @@ def slim(
             storage.whole_directory(reported, overwrite=overwrite) if reported else storage.scratch_directory()
         )
         servable = stack.enter_context(storage.whole_directory(target, overwrite=overwrite))
-        made = slim_into(local(model), servable, beside, settings, progress)
+        made = slim_into(source, servable, beside, settings, progress)
         context = replace(made.context, optimized_path=str(target))
         write_report(beside, made.verdict, context)
     return SlimReport(target, reported, made.verdict, context, made.errors)
@@ -468,15 +473,34 @@ def local(path: Location) -> Path:
         UsageError: it is a URL.
     """
     text = os.fspath(path)
-    if "://" in text:
-        raise UsageError(f"{text}: only local paths are read and written so far; copy it here first")
+    # A Path has made "gs:/bucket" of "gs://bucket".
+    if url := re.match(r"([a-z][a-z0-9+.-]+):/+", text):
+        address = f"{url[1]}://{text[url.end() :]}"
+        raise UsageError(f"{address}: only local paths are read and written so far; copy it here first")
     return Path(text)
+
+
+def _finite(number: float | None) -> float | None:
+    """The number where JSON can hold it."""
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _check_apart(report: Path, *models: Path) -> None:
+    """Refuse a report that would become a part of a model, or take the place of one."""
+    place = Path(os.path.abspath(report))
+    for model in models:
+        other = Path(os.path.abspath(model))
+        if place.is_relative_to(other) or other.is_relative_to(place):
+            raise UsageError(
+                f"the report {report} and the model {model} are one inside the other; give it its own place"
+            )
 
 
 def _report(
     bundle: Bundle, out: Path, stage: str, start: float, errors: Mapping[str, float], sample: Sample | None
 ) -> StageReport:
     notes = [f"signature {name!r} was not checked: {why}" for name, why in (sample.unchecked if sample else {}).items()]
+    notes += bundle.manifest.notes
     notes += [f"{name} stays a variable: {why}" for name, why in bundle.manifest.kept_variables.items()]
     return StageReport(
         path=out,

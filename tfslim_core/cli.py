@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 import tfslim_core
 from tfslim_core import api
@@ -278,6 +278,9 @@ def slim(
         _print_json(report.to_json())
     else:
         _print_table(report.verdict, report.context)
+    for stage in report.context.stages:
+        if stage.notes:
+            err.print(_visible(f"{stage.name}: {stage.notes}"), style="dim")
     _conclude(report.verdict, report.report)
     _exit_by(report.outcome if asked.get("data") else "pass")
 
@@ -320,12 +323,12 @@ def transform_graph(
     """Transform a frozen GraphDef as the old transform_graph did."""
     from tfslim_core.graph_files import read_graph_def, write_graph_def
 
-    graph_def = read_graph_def(in_graph)
+    source, target = api.local(in_graph), api.local(out_graph)
+    graph_def = read_graph_def(source)
     made = api.transform_graph(graph_def, _listed(inputs), _listed(outputs), transforms)
-    write_graph_def(made, out_graph, overwrite=overwrite)
-    err.print(
-        f"{out_graph}: {len(graph_def.node):,} -> {len(made.node):,} nodes, {file_size(out_graph.stat().st_size)}"
-    )
+    write_graph_def(made, target, overwrite=overwrite)
+    nodes = f"{len(graph_def.node):,} -> {len(made.node):,} nodes"
+    err.print(_visible(f"{target}: {nodes}, {file_size(target.stat().st_size)}"))
 
 
 @app.command()
@@ -354,19 +357,21 @@ def _stage(report: api.StageReport, as_json: bool) -> None:
         if step.skipped and err.is_terminal:
             err.print(f"{step.name}: {step.changes} changes, {len(step.skipped)} left alone", style="dim")
     for note in report.notes:
-        err.print(note, style="dim")
+        err.print(_visible(note), style="dim")
     worst = max(report.errors.values(), default=None)
     told = ""
     if worst is not None:
         told = f", answers off by at most {worst:.2g} (relative)" if worst else ", equal answers"
-    err.print(f"{report.path}: {file_size(report.bytes)}, {report.nodes:,} nodes, {report.seconds:.1f} s{told}")
+    err.print(
+        f"{_visible(str(report.path))}: {file_size(report.bytes)}, {report.nodes:,} nodes, {report.seconds:.1f} s{told}"
+    )
 
 
 def _version(done: Any, word: str, as_json: bool) -> None:
     if as_json:
         _print_json({"path": str(done.path), "version": done.version})
     else:
-        err.print(f"{word}: {done.path}")
+        err.print(_visible(f"{word}: {done.path}"))
 
 
 def _print_json(data: Any) -> None:
@@ -381,8 +386,9 @@ def _print_table(verdict: Any, context: Any) -> None:
 
 def _conclude(verdict: Any, report: Path | None) -> None:
     """The summary line: the outcome, why, and where to read more."""
-    more = f"; report: {report / 'report.html'}" if report is not None else ""
-    err.print(_visible(": ".join([verdict.verdict, *filter(None, [" ".join(verdict.reasons)])]) + more))
+    reasons = " ".join(verdict.reasons)
+    more = f" (report: {report / 'report.html'})" if report is not None else ""
+    err.print(_visible(f"{verdict.verdict}{': ' * bool(reasons)}{reasons}{more}"))
 
 
 def _exit_by(outcome: str) -> None:
@@ -425,7 +431,7 @@ def _show(found: Inspection) -> None:
         return "\n".join(_visible(f"{key}: {spec}") for key, spec in specs.items())
 
     made_by = f", TensorFlow {found.tensorflow_version}" if found.tensorflow_version else ""
-    facts = Table.grid(padding=(0, 2))
+    facts = Table.grid("", Column(overflow="fold"), padding=(0, 2))
     facts.add_row(found.kind, _visible(f"{found.path}  (tags {','.join(found.tags) or 'none'}{made_by})"))
     facts.add_row("on disk", file_size(found.bytes))
     facts.add_row("served weights", f"{file_size(found.live_bytes)} in {found.live_parameters:,} parameters")
@@ -442,7 +448,7 @@ def _show(found: Inspection) -> None:
     for tensor in found.largest:
         shape = " × ".join(map(str, tensor.shape))
         largest.add_row(_visible(tensor.name), shape, tensor.encoding, file_size(tensor.bytes))
-    for part in (facts, signatures, largest):
+    for part in (facts, signatures, *([largest] if found.largest else [])):
         out.print(part)
 
 

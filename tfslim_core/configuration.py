@@ -45,13 +45,19 @@ def settings(file: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:
 def _read(file: Path) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(file.read_text())
-        return Configuration.model_validate(loaded or {}).model_dump(exclude_none=True)
+        return Configuration.model_validate({} if loaded is None else loaded).model_dump(exclude_none=True)
     except OSError as error:
         raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        hint = nearest(key, Configuration.model_fields) if first["type"] == "extra_forbidden" else ""
-        raise UsageError(f"{file}: {key}: {first['msg']}{hint}") from None
+        key = ".".join(map(str, first["loc"]))
+        if not key:
+            raise UsageError(f"{file} has no options: give `option: value` on each line") from None
+        if first["type"] == "extra_forbidden":
+            known = Configuration.model_fields
+            raise UsageError(
+                f"{file}: no option {key!r}{nearest(key, known)} (there are: {', '.join(known)})"
+            ) from None
+        raise UsageError(f"{file}: {key}: {first['msg']}") from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfslim_core import storage
+from tfslim_core import encodings, gate, registry, storage
 from tfslim_core.bundle import Bundle
 from tfslim_core.quantization.encode_weights import Choice
 from tfslim_core.quantization.harm import NO_HARM, Harm, measure_harm
@@ -24,6 +24,7 @@ from tfslim_core.verdict import ModelCosts, Models, Verdict
 
 if TYPE_CHECKING:
     from tfslim_core.validation.job import ValidationResult
+    from tfslim_core.validation.sample import RealRequests
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,12 @@ def slim_into(source: Path, servable: Path, report: Path, settings: Settings, pr
     Raises:
         TfslimError: see `api.slim`.
     """
+    _refuse_early(settings)
     stages: list[Stage] = []
     model = read_saved_model(source, settings.tags, settings.signatures)
-    given = _real_feeds(source, settings)
+    real = _real_requests(source, settings, list(model.signatures))
     progress("ask the original", 0, 0)
+    given = {real.signature: real.feeds} if real is not None and real.feeds else None
     sample = take_sample(source, model.tags, list(model.signatures), given)
     start = time.monotonic()
     progress("freeze", 0, 0)
@@ -96,8 +99,8 @@ def slim_into(source: Path, servable: Path, report: Path, settings: Settings, pr
     refuse_broken(errors, "quantization")
     stages.append(Stage("reexport", storage.size(servable), len(stored.graph.nodes), time.monotonic() - start))
     validation = None
-    if settings.data:
-        validation = _validated(source, servable, report, settings, progress)
+    if real is not None:
+        validation = _validated(source, servable, report, replace(settings, signature=real.signature), progress)
         verdict = validation.verdict
     else:
         verdict = _unproven(source, servable, sample, timed, errors, settings, progress)
@@ -106,13 +109,27 @@ def slim_into(source: Path, servable: Path, report: Path, settings: Settings, pr
     return Slimmed(stored, verdict, context, validation, errors)
 
 
-def _real_feeds(source: Path, settings: Settings) -> dict[str, Sequence[Feeds]]:
+def _refuse_early(settings: Settings) -> None:
+    """Refuse what would otherwise be refused when much of the work is done.
+
+    Raises:
+        TransformError, UsageError: see `api.slim`.
+    """
+    if settings.encoding is not None:
+        encodings.encoding(settings.encoding)
+    if settings.transforms is not None:
+        registry.parse(settings.transforms)
+    for text in settings.gates:
+        gate.parse(text)
+
+
+def _real_requests(source: Path, settings: Settings, kept: Sequence[str]) -> RealRequests | None:
+    """The data's first requests to one of the signatures that are kept; None without data."""
     if not settings.data:
-        return {}
+        return None
     from tfslim_core.validation.sample import real_requests
 
-    real = real_requests(source, settings.data, settings.tags, settings.signature)
-    return {real.signature: real.feeds} if real.feeds else {}
+    return real_requests(source, settings.data, settings.tags, settings.signature, kept)
 
 
 def _harm(bundle: Bundle, choice: Choice, sample: Sample, settings: Settings, progress: Progress) -> Harm:
@@ -132,7 +149,10 @@ def _words(harm: Harm) -> str:
     if not harm.leave:
         return ""
     many = len(harm.leave) != 1
-    return f"{len(harm.leave)} weight{'s' * many} left as {'they were' if many else 'it was'}: int8 harms the answers"
+    worst = max(harm.alone[name] for name in harm.leave)
+    moved = f"moves them by {100 * worst:.2g} %" if worst < float("inf") else "makes NaN or infinity of them"
+    what = f"{len(harm.leave)} weight{'s' * many} left as {'they were' if many else 'it was'}"
+    return f"{what}: int8 harms the answers (the worst alone {moved})"
 
 
 def _stage(name: str, bundle: Bundle, start: float, notes: str = "") -> Stage:
@@ -179,7 +199,7 @@ def _unproven(
         costs = measure_pair(
             source,
             servable,
-            {len(next(iter(timed.feeds.values()), ())): timed.feeds} if timed.feeds else {},
+            {_rows(timed.feeds): timed.feeds} if timed.feeds else {},
             timed.signature,
             settings.tags,
             seconds=4,
@@ -197,8 +217,15 @@ def _unproven(
         }
     )
     worst = max(errors.values(), default=None)
-    reasons = ["There was no data: the answers were compared on made-up inputs only, which proves nothing."]
-    if worst is not None:
+    if worst is None:
+        reasons = ["There was no data, and no made-up input that the model answers."]
+    else:
+        reasons = ["There was no data: the answers were compared on made-up inputs only, which proves nothing."]
         reasons.append(f"On these no output differs by more than {worst:.2g} (relative L2; a share for strings).")
     reasons += [f"Signature {name!r} could not be tried: {why}" for name, why in sample.unchecked.items()]
     return Verdict(verdict="inconclusive", reasons=reasons, checks=[], models=models, datasets={})
+
+
+def _rows(feeds: Feeds) -> int:
+    """How many examples a request holds; 1 where its inputs are scalars."""
+    return next((len(array) for array in feeds.values() if array.ndim), 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,23 @@ class RealRequests:
 
 
 def real_requests(
-    original: Path, data: Mapping[str, str], tags: tuple[str, ...], signature: str | None, batch_size: int = 32
+    original: Path,
+    data: Mapping[str, str],
+    tags: tuple[str, ...],
+    signature: str | None,
+    kept: Collection[str] | None = None,
+    batch_size: int = 32,
 ) -> RealRequests:
     """The first examples of each dataset, batched.
+
+    kept: the signatures that may be fed; all unless told.
 
     Raises:
         DataError: a dataset cannot be read or does not fit the signature.
         ModelError: there is no such signature.
     """
-    signatures = read_signatures(original, tags)
+    served = read_signatures(original, tags)
+    signatures = {name: one for name, one in served.items() if kept is None or name in kept}
     records = {name: (path, first_records(open_dataset(name, path), EXAMPLES)) for name, path in sorted(data.items())}
     peeked = [record for _, found in records.values() for record in found]
     chosen = choose_signature(signatures, signature, peeked, ", ".join(data.values()))
