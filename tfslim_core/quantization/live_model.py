@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfslim_core.bundle import Bundle
-from tfslim_core.graph import make_node
+from tfslim_core.graph import NodeDef, make_node
 from tfslim_core.saved_model.write import inline_constant
 from tfslim_core.weights import Array
 
@@ -32,6 +32,8 @@ class LiveModel:
         self._session = tf.compat.v1.Session(graph=graph)
         for name in changeable:
             self.set(name, bundle.graph.weights[name].read())
+        for name, weight in bundle.variables.items():
+            self.set(name, weight.read())
         paths = {a.tensor: str(bundle.files / "assets" / a.filename) for a in bundle.manifest.assets}
         for target in bundle.graph.targets:
             self._session.run(graph.get_operation_by_name(target), paths)
@@ -47,7 +49,7 @@ class LiveModel:
     def set(self, name: str, value: Array) -> None:
         """Give the weight `name` another value of its shape and dtype."""
         operation, feed = self._assign[name]
-        self._session.run(operation, {feed: value})
+        self._session.run(self._session.graph.get_operation_by_name(operation), {feed: value})
 
     def run(self, signature: str, feeds: Mapping[str, Array]) -> Answer:
         """What the signature answers; composite outputs are left out."""
@@ -58,11 +60,19 @@ class LiveModel:
 
 
 def _with_variables(bundle: Bundle, changeable: Collection[str]) -> tuple[Any, dict[str, tuple[str, str]]]:
-    """The GraphDef, and for each changeable weight the op that sets it and the tensor that it takes."""
+    """The GraphDef, and for each changeable weight and each variable the op that sets it and the tensor it takes."""
     graph = bundle.graph
     names = graph.fresh_names()
-    nodes = []
+    nodes: list[NodeDef] = []
     assign: dict[str, tuple[str, str]] = {}
+
+    def add_setter(name: str, variable: str, dtype: tf.DType, ref: bool = False) -> None:
+        value = make_node("Placeholder", names(f"{name}/value"), [], dtype=dtype)
+        op, attribute = ("Assign", "T") if ref else ("AssignVariableOp", "dtype")
+        setter = make_node(op, names(f"{name}/set"), [variable, value.name], **{attribute: dtype})
+        nodes.extend((value, setter))
+        assign[name] = (setter.name, f"{value.name}:0")
+
     for name, node in graph.nodes.items():
         if name not in changeable:
             nodes.append(inline_constant(node, graph.weights[name]) if name in graph.weights else node)
@@ -70,10 +80,10 @@ def _with_variables(bundle: Bundle, changeable: Collection[str]) -> tuple[Any, d
         dtype = tf.as_dtype(graph.weights[name].dtype)
         handle = make_node("VarHandleOp", names(f"{name}/handle"), [], dtype=dtype, shared_name=name)
         handle.attr["shape"].shape.CopyFrom(tf.TensorShape(graph.weights[name].shape).as_proto())
-        value = make_node("Placeholder", names(f"{name}/value"), [], dtype=dtype)
-        setter = make_node("AssignVariableOp", names(f"{name}/set"), [handle.name, value.name], dtype=dtype)
-        nodes += [handle, value, setter, make_node("ReadVariableOp", name, [handle.name], dtype=dtype)]
-        assign[name] = (setter.name, f"{value.name}:0")
+        nodes += [handle, make_node("ReadVariableOp", name, [handle.name], dtype=dtype)]
+        add_setter(name, handle.name, dtype)
+    for name, weight in bundle.variables.items():
+        add_setter(name, name, tf.as_dtype(weight.dtype), ref=graph.nodes[name].op != "VarHandleOp")
     graph_def = tf.compat.v1.GraphDef()
     graph_def.CopyFrom(graph.rest)
     graph_def.node.extend(nodes)
