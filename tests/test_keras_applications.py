@@ -15,21 +15,18 @@ TOLERANCE = 1e-4  # relative L2
 
 @pytest.fixture(scope="module")
 def mobilenet(tmp_path_factory):
-    """MobileNetV2 with random weights and random batch norm statistics."""
+    """MobileNetV2 with random weights, and batch norm statistics near those of noise, so that signals come through."""
     keras.utils.set_random_seed(7)
-    model = keras.applications.MobileNetV2(weights=None, input_shape=(96, 96, 3))
+    model = keras.applications.MobileNetV2(weights=None, input_shape=(96, 96, 3), classifier_activation=None)
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     rng = np.random.default_rng(7)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            gamma, beta, mean, variance = layer.get_weights()
-            layer.set_weights(
-                [
-                    rng.uniform(0.5, 1.5, gamma.shape),
-                    rng.normal(0, 0.1, beta.shape),
-                    rng.normal(0, 0.1, mean.shape),
-                    rng.uniform(0.5, 1.5, variance.shape),
-                ]
-            )
+    for layer in norms:
+        layer.momentum = 0.0
+    model(rng.random((8, 96, 96, 3), np.float32), training=True)
+    for layer in norms:
+        gamma, beta, mean, variance = layer.get_weights()
+        factors = rng.uniform(0.8, 1.2, (2, *gamma.shape))
+        layer.set_weights([gamma * factors[0], rng.normal(0, 0.1, beta.shape), mean, variance * factors[1]])
     path = tmp_path_factory.mktemp("keras") / "mobilenet"
     model.export(path, verbose=False)
     return path
@@ -53,5 +50,5 @@ def test_mobilenet_has_no_batch_norm_left_and_equal_answers(mobilenet, tmp_path)
     for signature in signatures:
         request = Request(signature.name, {next(iter(signature.inputs)): x})
         ((wanted,), (found,)) = (answers(path, [request])[0].values() for path in (mobilenet, tmp_path / "slim"))
-        assert wanted.std(axis=0).max() > 1e-6
+        assert wanted.std(axis=0).max() > 1e-3
         assert np.linalg.norm(found - wanted) <= TOLERANCE * np.linalg.norm(wanted)
