@@ -1,6 +1,7 @@
 """The `tfslim` command: arguments in, one call of the API, tables out.
 
 Data goes to stdout; words and progress go to stderr. An expected error is one line and its exit code; see `errors`.
+Ctrl-C exits with 130 and leaves nothing. Anything else is a bug: a traceback, and Python's exit code for it, 1.
 """
 
 from __future__ import annotations

@@ -19,11 +19,15 @@ def read_graph_def(file: Path) -> Any:
         ModelError: it is missing or is no GraphDef.
     """
     try:
-        return tf.compat.v1.GraphDef.FromString(file.read_bytes())
+        found = tf.compat.v1.GraphDef.FromString(file.read_bytes())
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror}") from None
     except DecodeError as error:
         raise ModelError(f"{file} is not a frozen GraphDef: {error}") from None
+    if not found.node:
+        # Other protocol buffers, a saved_model.pb for one, parse as a graph of nothing.
+        raise ModelError(f"{file} is not a frozen GraphDef: it holds no node")
+    return found
 
 
 def write_graph_def(graph_def: Any, file: Path, *, overwrite: bool) -> None:

@@ -43,9 +43,11 @@ class Narrator:
 
 def file_size(size: int) -> str:
     """Bytes for people, in powers of 1000 as files are listed: "28.7 MB"."""
-    number = float(size)
-    for unit in ("B", "kB", "MB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}" if unit != "B" else f"{size} B"
+    if size < 1000:
+        return f"{size} B"
+    number = size / 1000
+    for unit in ("kB", "MB"):
+        if number < 999.5:  # what would be rounded to 1000 is one of the next unit
+            return f"{number:.3g} {unit}"
         number /= 1000
-    return f"{number:.3g} GB"
+    return f"{number:.3g} GB" if number < 999.5 else f"{number:,.0f} GB"

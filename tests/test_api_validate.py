@@ -1,0 +1,190 @@
+"""Validation as programs call it: what is written, what is returned, what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from tests.saved_models import GUESSLANG, normal
+from tests.validation import tiny_models
+from tfslim_core import api, storage
+from tfslim_core.costs import Costs
+from tfslim_core.errors import DataError, ModelError, OutputExistsError, UsageError
+from tfslim_core.verdict import Percentiles, Verdict
+
+W = normal(64, 48, seed=3)
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    def costs(*_args, **_options):
+        times = {1: Percentiles(p50=1, p95=2, p99=3)}
+        return (Costs(1, 0.5, None, 10, times), Costs(1, 0.25, None, 5, times))
+
+    monkeypatch.setattr("tfslim_core.validation.job.measure_pair", costs)
+    x = normal(150, 64, seed=4)
+    np.savez(tmp_path / "x.npz", x=x, label=(x @ W).argmax(-1))
+    (tmp_path / "bad.jsonl").write_text(
+        "".join(json.dumps({"x": row.tolist() if number % 10 else "no"}) + "\n" for number, row in enumerate(x))
+    )
+    tiny_models.linear(tmp_path / "model", W)
+    tiny_models.linear(tmp_path / "close", W * 1.001)
+    tiny_models.linear(tmp_path / "other", W[:, ::-1])
+    tiny_models.linear(tmp_path / "narrow", W[:, :3])
+    return tmp_path
+
+
+def validate(models, optimized="close", data="x.npz", **options):
+    given = {"test": str(models / data)} if data else {}
+    return api.validate(models / "model", models / optimized, data=given, out=models / "out", **options)
+
+
+def left(models):
+    return {path.name for path in models.iterdir()} - {"x.npz", "bad.jsonl", "model", "close", "other", "narrow"}
+
+
+@pytest.mark.parametrize(
+    ("optimized", "data", "outcome"),
+    [("close", "x.npz", "pass"), ("other", "x.npz", "fail"), ("close", None, "inconclusive")],
+)
+def test_the_verdict_and_the_report_are_there_whatever_it_is(models, optimized, data, outcome):
+    report = validate(models, optimized, data)
+    assert report.outcome == outcome
+    assert report.path == models / "out"
+    assert Verdict.read(report.path / "verdict.json") == report.verdict
+    page = (report.path / "report.html").read_text()
+    assert "<script src" not in page
+    assert not re.search(r"(src|href)=.?https?:", page)
+    assert {path.name for path in report.path.iterdir()} == {"verdict.json", "report.html"}
+    assert report.verdict.models.optimized.digest == storage.digest(models / optimized)
+    assert (report.context.original_path, report.context.optimized_path) == (
+        str(models / "model"),
+        str(models / optimized),
+    )
+    assert report.verdict.reasons
+
+
+def test_metrics_are_finite_numbers(models):
+    numbers = validate(models).metrics()
+    assert numbers["test/examples"] == 150
+    assert numbers["test/y/rel_l2_error"] == pytest.approx(0.001, rel=0.01)
+    assert numbers["test/y/top1_agreement"] == 1
+    assert numbers["size_ratio"] == pytest.approx(1, abs=0.01)
+    assert all(isinstance(number, float) and np.isfinite(number) for number in numbers.values())
+
+
+def test_every_output_needs_a_value_only_where_it_has_a_meaning(models):
+    report = validate(models, data=None)
+    assert report.metrics().keys() == {"original_bytes", "optimized_bytes", "size_ratio"}
+    assert "NaN" not in (models / "out/verdict.json").read_text()
+
+
+def test_gates_and_labels(models):
+    gates = ["top1_agreement>=0.99", "y:rel_l2_error<=0.0001", "label_accuracy_drop<=0", "load_ratio<=0.6"]
+    report = validate(models, gates=gates, label="label")
+    assert {check.expr: check.passed for check in report.verdict.checks} == {gate: gate != gates[1] for gate in gates}
+    assert report.outcome == "fail"
+    assert report.verdict.datasets["test"].labels["accuracy"].original == 1
+
+
+def test_several_datasets(models):
+    np.savez(models / "more.npz", x=normal(200, 64, seed=8))
+    data = {"test": str(models / "x.npz"), "more": str(models / "more.npz")}
+    report = api.validate(models / "model", models / "close", data=data, out=models / "out")
+    assert {name: result.examples for name, result in report.verdict.datasets.items()} == {"test": 150, "more": 200}
+    assert {check.dataset for check in report.verdict.checks} == {"test", "more"}
+
+
+def test_bad_records_are_an_error_or_are_listed(models):
+    with pytest.raises(DataError, match=r"15 of 150 records are bad, more than --fail-on-bad-records 0.01 allows"):
+        validate(models, data="bad.jsonl")
+    assert left(models) == set()
+    report = validate(models, data="bad.jsonl", fail_on_bad_records=0.1)
+    assert report.verdict.datasets["test"].bad_records == 15
+    letters = (models / "out/dead_letters.jsonl").read_text().splitlines()
+    assert [json.loads(line)["record"] for line in letters] == list(range(0, 150, 10))
+
+
+def test_what_is_there_is_overwritten_only_when_told(models):
+    (models / "out").mkdir()
+    (models / "out/old").write_text("old")
+    with pytest.raises(OutputExistsError):
+        validate(models)
+    with pytest.raises(ModelError):
+        validate(models, "nothing", overwrite=True)
+    assert (models / "out/old").exists()
+    validate(models, overwrite=True)
+    assert not (models / "out/old").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"optimized": "nothing"}, ModelError, "nothing"),
+        ({"optimized": "narrow", "gates": ["exact_match>=1"]}, None, ""),
+        ({"tags": ["gpu"]}, ModelError, "gpu"),
+        ({"signature": "serving_defualt"}, ModelError, "did you mean 'serving_default'"),
+        ({"gates": ["z:rel_l2_error<=1"]}, UsageError, "z"),
+        ({"gates": ["label_accuracy_drop<=1"]}, UsageError, "label"),
+        ({"gates": ["size_ratio<=1"], "data": None}, UsageError, "--data NAME=PATH"),
+        ({"label": "labl"}, DataError, "did you mean 'label'"),
+        ({"main_output": "x"}, UsageError, "no output 'x'"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_leaves_nothing(models, options, error, words):
+    if error is None:  # another shape is an answer that differs, and so fails
+        assert validate(models, **options).outcome == "fail"
+        return
+    with pytest.raises(error) as caught:
+        validate(models, **options)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert left(models) == set()
+
+
+def test_another_interface_is_refused(models):
+    with pytest.raises(ModelError, match=r"has the inputs|has no signature"):
+        api.validate(GUESSLANG, models / "model", data={}, out=models / "out")
+    assert left(models) == set()
+
+
+@pytest.mark.parametrize("out", ["model", "model/report", "close/report", "."])
+def test_a_report_has_a_place_of_its_own(models, out):
+    with pytest.raises(UsageError, match="its own place"):
+        api.validate(models / "model", models / "close", data={}, out=models / out, overwrite=True)
+    assert (models / "model/saved_model.pb").exists()
+    assert left(models) == set()
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/model", "s3://bucket/model", "gs:/bucket/model", "https://host/model"])
+def test_urls_are_refused(models, url):
+    with pytest.raises(UsageError, match="only local paths") as caught:
+        api.validate(url, models / "close", data={}, out=models / "out")
+    assert url.partition(":")[0] + "://" in str(caught.value)
+    with pytest.raises(UsageError, match="only local paths"):
+        api.validate(models / "model", models / "close", data={}, out=url)
+    assert left(models) == set()
+
+
+def test_names_with_colons_are_paths(models):
+    (models / "a:b").symlink_to(models / "model")
+    assert api.inspect(models / "a:b").live_parameters == W.size
+
+
+def test_the_report_tells_what_was_done_where_the_bundle_is_known(models):
+    api.freeze(models / "model", models / "bundle")
+    api.quantize(models / "bundle", models / "int8")
+    api.reexport(models / "int8", models / "slim")
+    report = api.validate(
+        models / "model",
+        models / "slim",
+        data={"test": str(models / "x.npz")},
+        out=models / "out",
+        bundle=models / "int8",
+    )
+    assert [stage.name for stage in report.context.stages] == ["original", "freeze", "quantize", "reexport"]
+    assert [weight.encoding for weight in report.context.weights] == ["int8"]
+    assert report.context.stages[-1].bytes_after == storage.size(models / "slim")
