@@ -306,6 +306,16 @@ def needed_functions(nodes: Iterable[NodeDef], functions: Mapping[str, Any]) -> 
     return found
 
 
+def only_needed(graph: Graph) -> Graph:
+    """The graph without the nodes and functions that its interface does not need; itself when it needs them all."""
+    wanted = needed(graph, graph.interface)
+    called = needed_functions((graph.nodes[name] for name in wanted), graph.functions)
+    if len(wanted) == len(graph.nodes) and len(called) == len(graph.functions):
+        return graph
+    library = [function for name, function in graph.functions.items() if name in called]
+    return graph.replace(drop=set(graph.nodes) - wanted, library=library)
+
+
 def execution_order(graph: Graph) -> list[str]:
     """Node names, each after what it reads; among equals in GraphDef order. The back edge of a v1 loop does not count.
 

@@ -20,6 +20,7 @@ from tfslim_core.saved_model.sample_check import Feeds, Sample, differences, tak
 from tfslim_core.saved_model.write import write_saved_model
 from tfslim_core.stages import Progress, check_servable, checked, quantized, refuse_broken, sample_of, transformed
 from tfslim_core.summary import context_of
+from tfslim_core.transforms import stored_bytes
 from tfslim_core.verdict import ModelCosts, Models, Verdict
 
 if TYPE_CHECKING:
@@ -156,8 +157,7 @@ def _words(harm: Harm) -> str:
 
 
 def _stage(name: str, bundle: Bundle, start: float, notes: str = "") -> Stage:
-    size = bundle.stored_bytes + bundle.graph.to_graph_def().ByteSize()
-    return Stage(name, size, len(bundle.graph.nodes), time.monotonic() - start, notes)
+    return Stage(name, stored_bytes(bundle.graph), len(bundle.graph.nodes), time.monotonic() - start, notes)
 
 
 def _validated(source: Path, servable: Path, report: Path, settings: Settings, progress: Progress) -> ValidationResult:

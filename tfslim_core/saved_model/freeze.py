@@ -23,6 +23,7 @@ from tfslim_core.graph import (
     make_node,
     needed,
     needed_functions,
+    only_needed,
     parse_input,
     renamed,
 )
@@ -173,15 +174,6 @@ def _without_restore(graph: Graph, init: list[str], state: Restored) -> tuple[Gr
     graph = graph.replace(extra, weights=state.weights)
     graph = Graph(graph.nodes, graph.inputs, graph.outputs, tuple(init), graph.weights, graph.rest)
     return only_needed(graph), (init[0] if init else None)
-
-
-def only_needed(graph: Graph) -> Graph:
-    """The graph without nodes and functions that its interface does not need."""
-    wanted = needed(graph, graph.interface)
-    kept = [node for name, node in graph.nodes.items() if name in wanted]
-    functions = needed_functions(kept, graph.functions)
-    library = [function for name, function in graph.functions.items() if name in functions]
-    return graph.replace(drop=set(graph.nodes) - wanted, library=library)
 
 
 def drop_idle_control_inputs(graph: Graph) -> Graph:

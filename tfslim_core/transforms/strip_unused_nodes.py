@@ -30,8 +30,7 @@ from tfslim_core.graph import (
     data_inputs,
     execution_order,
     make_node,
-    needed,
-    needed_functions,
+    only_needed,
     parse_input,
     renamed,
 )
@@ -58,15 +57,9 @@ def strip_unused_nodes(
     fed = graph.replace(placeholders) if placeholders else graph
     freed = _without_idle_controls(fed)
     fed = fed.replace(freed) if freed else fed
-    kept = needed(fed, fed.interface)
-    dropped = [node for node in fed.nodes if node not in kept]
-    called = needed_functions((fed.nodes[node] for node in kept), fed.functions)
-    library = [function for function_name, function in fed.functions.items() if function_name in called]
-    uncalled = len(fed.functions) - len(library)
-    changes = len(placeholders) + len(freed) + len(dropped) + uncalled
-    if not changes:
-        return Outcome(graph)
-    return Outcome(fed.replace(drop=dropped, library=library if uncalled else None), changes)
+    stripped = only_needed(fed)
+    dropped = len(fed.nodes) - len(stripped.nodes) + len(fed.functions) - len(stripped.functions)
+    return Outcome(stripped, len(placeholders) + len(freed) + dropped)
 
 
 def _without_idle_controls(graph: Graph) -> list[NodeDef]:
