@@ -227,3 +227,25 @@ def test_new_nodes_of_a_v1_loop_run_in_it():
     outcome = replace_matches(graph, op("Mul", anything("x"), constant("c")), half)
     assert control_inputs(outcome.graph.nodes["half"]) == control_inputs(graph.nodes["while/c"])
     assert_same_model(graph, outcome.graph, random_feeds(graph))
+
+
+def test_a_shared_node_stays_for_its_other_readers():
+    pattern = op("Square", op("Neg", anything("x"), name="negated", shared=True))
+
+    def rewrite(m):
+        return Edit([make_node("Square", m.root, [m.ref("x")], T=tf.float32)])
+
+    with building() as tf_graph:
+        x = tf.compat.v1.placeholder(tf.float32, [3], name="x")
+        negated = tf.negative(x)
+        y, z = tf.square(negated, name="y"), tf.square(negated, name="z")
+        w = tf.tanh(negated, name="w")
+    with_reader, without = view(tf_graph, [x], [y, z, w]), view(tf_graph, [x], [y, z])
+    done = replace_matches(with_reader, pattern, rewrite)
+    assert (done.changes, done.skipped) == (2, ())
+    assert op_delta(with_reader, done.graph) == {}
+    assert_same_model(with_reader, done.graph, random_feeds(with_reader))
+    gone = replace_matches(without.replace(drop=["w"]), pattern, rewrite)
+    assert op_delta(without, gone.graph) == {"Neg": -1, "Tanh": -1}
+    named = replace_matches(view(tf_graph, [x], [y, z, negated]).replace(drop=["w"]), pattern, rewrite)
+    assert "Neg" in {node.op for node in named.graph.nodes.values()}

@@ -144,7 +144,7 @@ def transform(
     sample = stages.sample_of(before, progress)
 
     def check(made: Bundle) -> Errors:
-        return stages.checked(made, sample, "the transforms", progress)
+        return stages.checked_as_meant(made, sample, len(before.manifest.steps), "the transforms", progress)
 
     errors = stages.written(after, target, overwrite, check, progress)
     return _report(after, target, "transform", start, errors, sample)
@@ -452,17 +452,18 @@ def transform_graph(
 ) -> Any:
     """The Graph Transform Tool's TransformGraph: a GraphDef in, a GraphDef out.
 
-    inputs, outputs: names of nodes or tensors ("x" or "x:0") that keep their names and meaning.
+    inputs, outputs: names of nodes or tensors ("x" or "x:0") that keep their names and meaning. An output may be a node
+    without tensors, such as the one that fills the tables.
 
     Raises:
         TransformError: a transform or parameter is unknown, or one failed.
         GraphError: the graph is not valid, or a name is not in it.
     """
-    from tfslim_core.graph import Graph
+    from tfslim_core.graph import Graph, split_targets
     from tfslim_core.saved_model.write import with_values
     from tfslim_core.transforms import apply
 
-    graph, _ = apply(Graph.of(graph_def, inputs, outputs), transforms)
+    graph, _ = apply(Graph.of(graph_def, inputs, *split_targets(graph_def, outputs)), transforms)
     return with_values(graph)
 
 

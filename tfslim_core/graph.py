@@ -94,11 +94,29 @@ class Graph:
             GraphError: the graph is not valid.
         """
         rest = tf.compat.v1.GraphDef(library=graph_def.library, versions=graph_def.versions)
-        twice = [name for name, count in Counter(node.name for node in graph_def.node).items() if count > 1]
+        return cls.of_nodes(graph_def.node, rest, inputs, outputs, targets, weights)
+
+    @classmethod
+    def of_nodes(
+        cls,
+        nodes: Iterable[NodeDef],
+        rest: Any,
+        inputs: Iterable[str] = (),
+        outputs: Iterable[str] = (),
+        targets: Iterable[str] = (),
+        weights: Mapping[str, Weight] | None = None,
+    ) -> Graph:
+        """The same of nodes, and of a GraphDef with a library and versions, which is not copied.
+
+        Raises:
+            GraphError: the graph is not valid.
+        """
+        nodes = list(nodes)
+        twice = [name for name, count in Counter(node.name for node in nodes).items() if count > 1]
         if twice:
             raise GraphError(f"{len(twice)} node names are used twice, the first is {twice[0]!r}")
-        nodes, large = _without_large_values(graph_def.node)
-        graph = cls(nodes, tuple(inputs), tuple(outputs), tuple(targets), {**(weights or {}), **large}, rest)
+        bare, large = _without_large_values(nodes)
+        graph = cls(bare, tuple(inputs), tuple(outputs), tuple(targets), {**(weights or {}), **large}, rest)
         check(graph)
         return graph
 
@@ -314,6 +332,19 @@ def only_needed(graph: Graph) -> Graph:
         return graph
     library = [function for name, function in graph.functions.items() if name in called]
     return graph.replace(drop=set(graph.nodes) - wanted, library=library)
+
+
+def split_targets(graph_def: Any, outputs: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The outputs that are tensors, and those that are nodes without one, which are run for their effect alone."""
+    functions = {function.signature.name: function for function in graph_def.library.function}
+    nodes = {node.name: node for node in graph_def.node}
+    tensors: list[str] = []
+    targets: list[str] = []
+    for name in outputs:
+        node = nodes.get(name.removeprefix("^"))
+        effect = node is not None and not ops.output_dtypes(node, functions)
+        (targets if effect else tensors).append(name.removeprefix("^"))
+    return tensors, targets
 
 
 def execution_order(graph: Graph) -> list[str]:

@@ -8,6 +8,7 @@ syntax, the help text and the documentation cannot disagree. `tfslim_core.transf
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import types
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from tfslim_core.errors import TransformError, nearest
+from tfslim_core.function_bodies import rewrite_bodies
 from tfslim_core.graph import Graph
 
 Value = bool | int | float | str | tuple[str, ...] | None
@@ -59,13 +61,18 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Transform:
-    """A registered transform. `summary` is one line; `documentation` the whole text of its module."""
+    """A registered transform. `summary` is one line; `documentation` the whole text of its module.
+
+    exact: answers stay the same, but for rounding. enters_functions: it rewrites the bodies of library functions too.
+    """
 
     name: str
     summary: str
     documentation: str
     parameters: tuple[Parameter, ...]
     function: Callable[..., Outcome] = field(repr=False)
+    exact: bool = True
+    enters_functions: bool = False
 
     def read(self, given: Mapping[str, Sequence[str]]) -> dict[str, Value]:
         """The keyword arguments that the texts of a call mean.
@@ -137,10 +144,14 @@ def _spelled(value: Value) -> str:
 _registered: dict[str, Transform] = {}
 
 
-def transform(name: str) -> Callable[[Callable[..., Outcome]], Callable[..., Outcome]]:
+def transform(
+    name: str, *, exact: bool = True, enters_functions: bool = False
+) -> Callable[[Callable[..., Outcome]], Callable[..., Outcome]]:
     """Register a function `(graph, *, parameter: type = default) -> Outcome` under `name`.
 
     A parameter is a bool, int, float or str, one of these or None, or `tuple[str, ...]`, which may be repeated.
+    exact: whether answers stay the same, but for rounding. enters_functions: the function is called once more for the
+    body of each library function; what is registered and given back does it all.
     """
 
     def register(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
@@ -154,10 +165,33 @@ def transform(name: str) -> Callable[[Callable[..., Outcome]], Callable[..., Out
         ]
         summary = (inspect.getdoc(function) or "").partition("\n")[0]
         documentation = inspect.getdoc(inspect.getmodule(function)) or ""
-        _registered[name] = Transform(name, summary, documentation, tuple(parameters), function)
-        return function
+        whole = _with_functions(function) if enters_functions else function
+        _registered[name] = Transform(
+            name, summary, documentation, tuple(parameters), whole, exact=exact, enters_functions=enters_functions
+        )
+        return whole
 
     return register
+
+
+def _with_functions(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    """The transform for the main graph and then for each body of the library."""
+
+    @functools.wraps(function)
+    def whole(graph: Graph, **parameters: Value) -> Outcome:
+        main = function(graph, **parameters)
+        changes, skipped = main.changes, list(main.skipped)
+
+        def rewrite(name: str, body: Graph) -> Graph:
+            nonlocal changes
+            done = function(body, **parameters)
+            changes += done.changes
+            skipped.extend(Skipped(f"{name}/{one.node}", one.reason) for one in done.skipped)
+            return done.graph
+
+        return Outcome(rewrite_bodies(main.graph, rewrite), changes, tuple(skipped))
+
+    return whole
 
 
 def _parameter(argument: inspect.Parameter, kind: Any) -> Parameter:

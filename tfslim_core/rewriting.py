@@ -6,7 +6,8 @@ looks at one `Match` and gives an `Edit`, or raises `Skip` with the reason why t
 
 - Control inputs are ignored when matching and kept in the result.
 - A node below the root goes away with its match, so it may have no reader outside of the match and may not be part of
-  the interface; otherwise the match is skipped. A matched constant goes only when nobody reads it any more.
+  the interface; otherwise the match is skipped, or, where the pattern says `shared`, the node stays for the others.
+  A matched constant goes only when nobody reads it any more.
 - A node that is fed at run time is never matched: its value is not what the graph says.
 - Edits are made on a draft that later matches see, and become one new graph at the end: no copy per match. A root is
   looked at again when something near it changed; a rule that never comes to rest is an error, not an endless loop.
@@ -58,13 +59,17 @@ class Constant:
 
 @dataclass(frozen=True)
 class Op:
-    """Output `port` of a node whose op is one of `ops` and whose data inputs match `inputs`; None takes any inputs."""
+    """Output `port` of a node whose op is one of `ops` and whose data inputs match `inputs`; None takes any inputs.
+
+    shared: below the root it may have readers outside of the match, for whom it then stays.
+    """
 
     ops: frozenset[str]
     inputs: tuple[Pattern, ...] | None
     name: str = ""
     commutes: bool = False
     port: int = 0
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,12 +92,13 @@ def constant(name: str = "") -> Constant:
     return Constant(name)
 
 
-def op(types: str, *inputs: Pattern, name: str = "", commutes: bool = False, port: int = 0) -> Op:
+def op(types: str, *inputs: Pattern, name: str = "", commutes: bool = False, port: int = 0, shared: bool = False) -> Op:
     """Match a node of one of the ops, as in "Conv2D|MatMul".
 
     inputs: a pattern for each data input; none at all matches whatever the node reads. commutes: in either order.
+    shared: others may read the node too; it stays for them. (A rewrite must not give a node of its name then.)
     """
-    return Op(frozenset(types.split("|")), inputs or None, name, commutes, port)
+    return Op(frozenset(types.split("|")), inputs or None, name, commutes, port, shared)
 
 
 def either(*choices: Pattern) -> Either:
@@ -163,11 +169,15 @@ class _Draft:
 
 
 class _Found(NamedTuple):
-    """A way in which a pattern fits: tensors by the pattern's names, and the nodes that it covers, root first."""
+    """A way in which a pattern fits: tensors by the pattern's names, and the nodes that it covers, root first.
+
+    shared: those of `ops` that stay when others read them.
+    """
 
     names: Mapping[str, Input]
     ops: tuple[str, ...]
     constants: tuple[str, ...]
+    shared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -297,6 +307,8 @@ def _refuse_shared(draft: _Draft, found: _Found) -> None:
     """Skip a match whose inner nodes are wanted elsewhere too."""
     covered = set(found.ops)
     for name in found.ops[1:]:
+        if name in found.shared:
+            continue
         if name in draft.graph.interface:
             raise Skip(f"{name!r} below it is part of the interface")
         others = sorted({use.reader for use in draft.uses_of(name)} - covered)
@@ -308,7 +320,9 @@ def _apply(draft: _Draft, found: _Found, edit: Edit) -> set[str]:
     root, covered = found.ops[0], set(found.ops) | set(found.constants)
     named = {node.name for node in edit.nodes}
     taken = [name for name in named - covered if name in draft.nodes]
-    taken += [name for name in named.intersection(found.constants) if not draft.only_for(name, covered)]
+    taken += [
+        name for name in named.intersection((*found.constants, *found.shared)) if not draft.only_for(name, covered)
+    ]
     if root not in named or len(named) < len(edit.nodes) or taken:
         raise ValueError(f"a rewrite of {root!r} gave the nodes {sorted(named)}; taken: {taken}")
     sources = {source.node for name in covered for source in map(parse_input, draft.nodes[name].input)} - covered
@@ -333,7 +347,8 @@ def _apply(draft: _Draft, found: _Found, edit: Edit) -> set[str]:
         inputs = dict.fromkeys([*(f"^{name}" for name in control_inputs(node)), *(f"^{n}" for n in added[node.name])])
         draft.put(renamed(node, node.name, [*data_inputs(node), *inputs]))
     for name in gone:
-        if name in found.ops:
+        stays = name in found.shared and (name in draft.graph.interface or draft.uses_of(name))
+        if name in found.ops and not stays:
             draft.drop(name)
     for name in found.constants:
         unread = name in draft.nodes and not draft.uses_of(name)
@@ -369,7 +384,12 @@ def _matches(draft: _Draft, pattern: Pattern, source: Input) -> Iterator[_Found]
             node = draft.nodes[source.node]
             if node.op not in pattern.ops or source.port != pattern.port or source.node in draft.fed:
                 return
-            own = _Found({pattern.name: source} if pattern.name else {}, (source.node,), ())
+            own = _Found(
+                {pattern.name: source} if pattern.name else {},
+                (source.node,),
+                (),
+                (source.node,) if pattern.shared else (),
+            )
             if pattern.inputs is None:
                 yield own
                 return
@@ -389,7 +409,12 @@ def _matches_all(
         return
     for found in _matches(draft, patterns[0], sources[0]):
         if all(so_far.names.get(name, source) == source for name, source in found.names.items()):
-            joined = _Found({**so_far.names, **found.names}, so_far.ops + found.ops, so_far.constants + found.constants)
+            joined = _Found(
+                {**so_far.names, **found.names},
+                so_far.ops + found.ops,
+                so_far.constants + found.constants,
+                so_far.shared + found.shared,
+            )
             yield from _matches_all(draft, patterns[1:], sources[1:], joined)
 
 

@@ -18,7 +18,15 @@ from tfslim_core.saved_model.fresh_process import Request
 from tfslim_core.saved_model.read import read_saved_model
 from tfslim_core.saved_model.sample_check import Feeds, Sample, differences, take_sample
 from tfslim_core.saved_model.write import write_saved_model
-from tfslim_core.stages import Progress, check_servable, checked, quantized, refuse_broken, sample_of, transformed
+from tfslim_core.stages import (
+    Progress,
+    check_servable,
+    checked_as_meant,
+    quantized,
+    refuse_broken,
+    sample_of,
+    transformed,
+)
 from tfslim_core.summary import context_of
 from tfslim_core.transforms import stored_bytes
 from tfslim_core.verdict import ModelCosts, Models, Verdict
@@ -83,7 +91,7 @@ def slim_into(source: Path, servable: Path, report: Path, settings: Settings, pr
         sample = replace(sample_of(frozen, progress), unchecked=sample.unchecked)
     start = time.monotonic()
     rewritten = transformed(frozen, settings.transforms, progress)
-    checked(rewritten, sample, "freezing and the transforms", progress)
+    checked_as_meant(rewritten, sample, len(frozen.manifest.steps), "freezing and the transforms", progress)
     stages.append(_stage("transform", rewritten, start))
     start = time.monotonic()
     choice = Choice(settings.encoding or "int8", settings.include, settings.exclude, settings.minimum_size)

@@ -1,0 +1,114 @@
+"""Function bodies as graphs: branches, loops and mapped functions are rewritten like the graph that calls them.
+
+A body's arguments are placeholders and its inputs; what it returns are its outputs; what it runs for the effect alone
+are its targets. A function whose types are decided by each caller has no graph of its own and is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfslim_core import ops
+from tfslim_core.graph import CONTROL, Graph, Input, NodeDef, make_node, parse_input, renamed
+
+FunctionDef = Any  # the protobuf classes have no types
+
+
+def is_generic(function: FunctionDef) -> bool:
+    """Whether callers decide about types or attributes in the body."""
+    signature = function.signature
+    if any(a.type_attr or a.number_attr or a.type_list_attr for a in (*signature.input_arg, *signature.output_arg)):
+        return True
+    return any(value.WhichOneof("value") == "placeholder" for node in function.node_def for value in node.attr.values())
+
+
+def body_of(graph: Graph, name: str) -> Graph | None:
+    """The body of the library function `name`, or None where it has no graph of its own.
+
+    Its large constants become weights. The library is the graph's, so that calls in the body can be looked up.
+
+    Raises:
+        GraphError: the body is not valid.
+    """
+    function = graph.functions[name]
+    if is_generic(function):
+        return None
+    arguments = {argument.name: tf.as_dtype(argument.type) for argument in function.signature.input_arg}
+    ports = {node.name: ops.output_ports(node, graph.functions) for node in function.node_def}
+
+    def source(text: str) -> Input:
+        if text.startswith("^"):
+            return Input(text[1:], CONTROL)
+        node, _, rest = text.partition(":")
+        if node in arguments:
+            return Input(node, 0)
+        argument, _, index = rest.partition(":")
+        return Input(node, ports[node][argument] + int(index or 0))
+
+    nodes: list[NodeDef] = [make_node("Placeholder", name, [], dtype=dtype) for name, dtype in arguments.items()]
+    nodes += [renamed(node, node.name, [source(text) for text in node.input]) for node in function.node_def]
+    returned = [source(function.ret[argument.name]) for argument in function.signature.output_arg]
+    # The runtime runs what has an effect even where nothing waits for it.
+    effects = [node.name for node in function.node_def if ops.has_effect(node, graph.functions)]
+    return Graph.of_nodes(
+        nodes,
+        graph.rest,
+        [f"{argument}:0" for argument in arguments],
+        [f"{node}:{port}" for node, port in returned],
+        dict.fromkeys([*function.control_ret.values(), *effects]),
+    )
+
+
+def with_body(function: FunctionDef, body: Graph) -> FunctionDef:
+    """A copy of the function with another body, of the same arguments and outputs."""
+    copy = type(function)()
+    copy.CopyFrom(function)
+    del copy.node_def[:]
+    arguments = {argument.name for argument in function.signature.input_arg}
+    spelled: dict[str, list[str]] = {}
+
+    def spell(source: Input) -> str:
+        if source.port == CONTROL:
+            return f"^{source.node}"
+        if source.node in arguments:
+            return source.node
+        if source.node not in spelled:
+            node = body.nodes[source.node]
+            given = ops.argument_dtypes(node, ops.op_def(node.op, body.functions).output_arg, body.functions)
+            spelled[source.node] = [
+                f"{source.node}:{name}:{index}" for name, dtypes in given for index in range(len(dtypes))
+            ]
+        return spelled[source.node][source.port]
+
+    for name, node in body.nodes.items():
+        if name in arguments:
+            continue
+        new = renamed(node, name, [spell(parse_input(text)) for text in node.input])
+        if name in body.weights:
+            new.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(body.weights[name].read()))
+        copy.node_def.append(new)
+    for argument, tensor in zip(function.signature.output_arg, body.outputs, strict=True):
+        copy.ret[argument.name] = spell(parse_input(tensor))
+    return copy
+
+
+def rewrite_bodies(graph: Graph, rewrite: Callable[[str, Graph], Graph]) -> Graph:
+    """The graph with `rewrite(function name, body)` in the place of each function's body; itself where nothing changed.
+
+    Raises:
+        GraphError: a body or what came out is not valid.
+    """
+    changed: dict[str, FunctionDef] = {}
+    for name, function in graph.functions.items():
+        body = body_of(graph, name)
+        if body is None:
+            continue
+        new = rewrite(name, body)
+        if new is not body:
+            changed[name] = with_body(function, new)
+    if not changed:
+        return graph
+    return graph.replace(library=[changed.get(name, function) for name, function in graph.functions.items()])
