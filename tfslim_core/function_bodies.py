@@ -77,7 +77,7 @@ def with_body(function: FunctionDef, body: Graph) -> FunctionDef:
             return source.node
         if source.node not in spelled:
             node = body.nodes[source.node]
-            given = ops.argument_dtypes(node, ops.op_def(node.op, body.functions).output_arg, body.functions)
+            given = ops.output_arguments(node, body.functions)
             spelled[source.node] = [
                 f"{source.node}:{name}:{index}" for name, dtypes in given for index in range(len(dtypes))
             ]

@@ -8,10 +8,10 @@ the same name. TensorFlow refuses such a node, so that none is ever taken for a 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -37,6 +37,7 @@ class Input(NamedTuple):
         return f"{self.node}:{self.port}" if self.port else self.node
 
 
+@lru_cache(maxsize=1 << 18)
 def parse_input(text: str) -> Input:
     """The source of an input as a NodeDef spells it: `^a`, `a` and `a:1` all come from node `a`."""
     if text.startswith("^"):
@@ -63,6 +64,14 @@ class Reader(NamedTuple):
     port: int
 
 
+class Facts(NamedTuple):
+    """What is read off a node once: its inputs, and the dtypes that it takes and gives."""
+
+    inputs: tuple[Input, ...]
+    takes: tuple[int, ...]
+    gives: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Graph:
     """A GraphDef and the interface it must keep.
@@ -78,6 +87,7 @@ class Graph:
     targets: tuple[str, ...] = ()
     weights: Mapping[str, Weight] = field(default_factory=dict)
     rest: Any = field(default_factory=tf.compat.v1.GraphDef)
+    _facts: dict[str, Facts] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -125,15 +135,37 @@ class Graph:
         """The library: name -> FunctionDef."""
         return {function.signature.name: function for function in self.rest.library.function}
 
+    def facts(self, name: str) -> Facts:
+        """The inputs and dtypes of node `name`.
+
+        Raises:
+            GraphError: its op is not known, or an attribute that the dtypes hang on is missing.
+        """
+        found = self._facts.get(name)
+        if found is None:
+            node = self.nodes[name]
+            inputs = tuple(map(parse_input, node.input))
+            found = Facts(inputs, *ops.dtypes(node, self.functions))
+            self._facts[name] = found
+        return found
+
+    def sources(self, name: str) -> tuple[Input, ...]:
+        """Where the inputs of node `name` come from, data and control."""
+        return self.facts(name).inputs
+
     @cached_property
     def readers(self) -> dict[str, list[Reader]]:
         """Who reads a node, data and control, in graph order. Names without readers are absent."""
-        found: dict[str, list[Reader]] = {}
-        for node in self.nodes.values():
-            for position, text in enumerate(node.input):
-                source = parse_input(text)
-                found.setdefault(source.node, []).append(Reader(node.name, position, source.port))
-        return found
+        found: dict[str, list[Reader]] = defaultdict(list)
+        for name in self.nodes:
+            for position, source in enumerate(self.facts(name).inputs):
+                found[source.node].append(Reader(name, position, source.port))
+        return dict(found)
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """The node names in execution order; see `execution_order`."""
+        return tuple(_order(self))
 
     @cached_property
     def interface(self) -> frozenset[str]:
@@ -183,29 +215,36 @@ class Graph:
             GraphError: the result is not valid.
         """
         added = {node.name: node for node in new}
-        gone = set(drop) - set(added)
+        changed = set(added)
+        gone = {name for name in drop if name not in added and name in self.nodes}
         nodes = {name: added.pop(name, node) for name, node in self.nodes.items() if name not in gone}
         nodes.update(added)
         if gone:
             nodes = {name: _without_lost_colocations(node, nodes) for name, node in nodes.items()}
         kept = {**self.weights, **(weights or {})}
         rest = self.rest
+        facts = {name: fact for name, fact in self._facts.items() if name not in gone and name not in changed}
         if library is not None:
             rest = tf.compat.v1.GraphDef(versions=rest.versions)
             rest.library.CopyFrom(self.rest.library)
             del rest.library.function[:]
             rest.library.function.extend(library)
+            names = {function.signature.name for function in rest.library.function} | self.functions.keys()
+            called = {name for name, node in nodes.items() if node.op in names}
+            changed |= called
+            facts = {name: fact for name, fact in facts.items() if name not in called}
         graph = replace(
             self,
             nodes=nodes,
-            weights={
-                name: kept[name]
-                for name, node in nodes.items()
-                if name in kept and node.op == "Const" and "value" not in node.attr
-            },
+            weights={name: kept[name] for name in kept if name in nodes and _is_external(nodes[name])},
             rest=rest,
         )
-        check(graph)
+        graph._facts.update(facts)  # of the nodes that stay as they are
+        others = {name for name in changed if name in self.nodes and self.facts(name).gives != graph.facts(name).gives}
+        moved = gone | others
+        if moved:
+            changed |= {name for name in nodes if any(source.node in moved for source in graph.facts(name).inputs)}
+        check(graph, changed | set(weights or ()))
         return graph
 
     def to_graph_def(self) -> Any:
@@ -307,7 +346,7 @@ def needed(graph: Graph, roots: Iterable[str]) -> set[str]:
         if name in found or name not in graph.nodes:
             continue
         found.add(name)
-        todo.extend(parse_input(text).node for text in graph.nodes[name].input)
+        todo.extend(source.node for source in graph.facts(name).inputs)
     return found
 
 
@@ -353,17 +392,27 @@ def execution_order(graph: Graph) -> list[str]:
     Raises:
         GraphError: there is a cycle other than a v1 loop's.
     """
-    waits = dict.fromkeys(graph.nodes, 0)
-    for name, node in graph.nodes.items():
-        sources = {parse_input(text).node for text in node.input}
-        if node.op in ("Merge", "RefMerge"):
-            sources = {s for s in sources if graph.nodes[s].op not in ("NextIteration", "RefNextIteration")}
-        waits[name] = len(sources)
+    return list(graph.order)
+
+
+def _order(graph: Graph) -> list[str]:
+    waits: dict[str, int] = {}
+    ends = {name for name, node in graph.nodes.items() if node.op in ("NextIteration", "RefNextIteration")}
+    merges = {name for name, node in graph.nodes.items() if node.op in ("Merge", "RefMerge")} if ends else set()
+    for name in graph.nodes:
+        inputs = graph.facts(name).inputs
+        if len(inputs) > 1 or name in merges:
+            sources = {source.node for source in inputs}
+            waits[name] = len(sources - ends) if name in merges else len(sources)
+        else:
+            waits[name] = len(inputs)
     order = [name for name, count in waits.items() if not count]
+    readers = graph.readers
     for name in order:
-        loops_back = graph.nodes[name].op in ("NextIteration", "RefNextIteration")
-        for reader in dict.fromkeys(reader.node for reader in graph.readers_of(name)):
-            if loops_back and graph.nodes[reader].op in ("Merge", "RefMerge"):
+        found = readers.get(name, ())
+        names = {reader.node: None for reader in found} if len(found) > 1 else [reader.node for reader in found]
+        for reader in names:
+            if name in ends and reader in merges:
                 continue
             waits[reader] -= 1
             if not waits[reader]:
@@ -374,44 +423,56 @@ def execution_order(graph: Graph) -> list[str]:
     return order
 
 
-def check(graph: Graph) -> None:
-    """Say whether a graph is valid.
+def check(graph: Graph, names: Collection[str] | None = None) -> None:
+    """Say whether a graph is valid, or whether these nodes and the interface are.
 
     Raises:
         GraphError: an input does not resolve, a dtype does not fit, or a part of the interface is missing.
     """
-    outputs: dict[str, list[int]] = {
-        name: ops.output_dtypes(node, graph.functions) for name, node in graph.nodes.items()
-    }
-    for name, node in graph.nodes.items():
-        if node.op == "Const" and "value" not in node.attr:
-            if name not in graph.weights:
-                raise GraphError(f"constant {name!r} has no value")
-            if outputs[name] != [tf.as_dtype(graph.weights[name].dtype).as_datatype_enum]:
-                kind = graph.weights[name].dtype.name
-                raise GraphError(f"constant {name!r} is {_dtype_name(outputs[name][0])}, its weight {kind}")
-        data = data_inputs(node)
-        for source in (*data, *(Input(control, CONTROL) for control in control_inputs(node))):
-            if source.node not in outputs:
-                raise GraphError(f"node {name!r} reads {str(source)!r}, which does not exist")
-        wanted = ops.input_dtypes(node, graph.functions)
-        if len(wanted) != len(data):
-            raise GraphError(f"node {name!r} ({node.op}) has {len(data)} inputs, the op takes {len(wanted)}")
-        for source, dtype in zip(data, wanted, strict=True):
-            if source.port >= len(outputs[source.node]):
-                raise GraphError(f"node {name!r} reads {str(source)!r}, which has {len(outputs[source.node])} outputs")
-            found = outputs[source.node][source.port]
-            if found != dtype and (dtype > ops.REF or found - ops.REF != dtype):
-                raise GraphError(
-                    f"node {name!r} ({node.op}) wants {_dtype_name(dtype)}, {str(source)!r} gives {_dtype_name(found)}"
-                )
+    for name in graph.nodes if names is None else names:
+        if name in graph.nodes:
+            _check_node(graph, name)
     for tensor in (*graph.inputs, *graph.outputs):
         source = parse_input(tensor)
-        if source.port >= len(outputs.get(source.node, ())):
+        if source.node not in graph.nodes or source.port >= len(graph.facts(source.node).gives):
             raise GraphError(f"tensor {tensor!r} of the interface does not exist")
     for target in graph.targets:
-        if target not in outputs:
+        if target not in graph.nodes:
             raise GraphError(f"node {target!r} of the interface does not exist")
+
+
+def _check_node(graph: Graph, name: str) -> None:
+    node, facts = graph.nodes[name], graph.facts(name)
+    if _is_external(node):
+        if name not in graph.weights:
+            raise GraphError(f"constant {name!r} has no value")
+        if facts.gives != (tf.as_dtype(graph.weights[name].dtype).as_datatype_enum,):
+            kind = graph.weights[name].dtype.name
+            raise GraphError(f"constant {name!r} is {_dtype_name(facts.gives[0])}, its weight {kind}")
+    position = 0
+    for source in facts.inputs:
+        if source.node not in graph.nodes:
+            raise GraphError(f"node {name!r} reads {str(source)!r}, which does not exist")
+        if source.port == CONTROL:
+            continue
+        position += 1
+        if position > len(facts.takes):
+            continue
+        given, wanted = graph.facts(source.node).gives, facts.takes[position - 1]
+        if source.port >= len(given):
+            raise GraphError(f"node {name!r} reads {str(source)!r}, which has {len(given)} outputs")
+        found = given[source.port]
+        if found != wanted and (wanted > ops.REF or found - ops.REF != wanted):
+            raise GraphError(
+                f"node {name!r} ({node.op}) wants {_dtype_name(wanted)}, {str(source)!r} gives {_dtype_name(found)}"
+            )
+    if position != len(facts.takes):
+        raise GraphError(f"node {name!r} ({node.op}) has {position} inputs, the op takes {len(facts.takes)}")
+
+
+def _is_external(node: NodeDef) -> bool:
+    """Whether it is a constant whose value is a weight."""
+    return node.op == "Const" and "value" not in node.attr
 
 
 def _dtype_name(dtype: int) -> str:

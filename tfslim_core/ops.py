@@ -5,8 +5,9 @@ Dtypes here are `DataType` enum numbers as a NodeDef holds them; a ref dtype is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from tfslim_core._tf_private import registered_op
 from tfslim_core.errors import GraphError
@@ -66,49 +67,114 @@ def attribute(node: Any, name: str, functions: Functions) -> Any:
     Raises:
         GraphError: the attribute is missing and has no default.
     """
-    if name in node.attr:
-        return node.attr[name]
+    attributes = node.attr
+    if name in attributes:
+        return attributes[name]
     for declared in op_def(node.op, functions).attr:
         if declared.name == name and declared.HasField("default_value"):
             return declared.default_value
     raise GraphError(f"node {node.name!r} ({node.op}) lacks the attribute {name!r}")
 
 
-def argument_dtypes(node: Any, arguments: Iterable[Any], functions: Functions) -> list[tuple[str, list[int]]]:
-    """Per argument of the OpDef: its name and the dtypes of its tensors.
+class Dtypes(NamedTuple):
+    """The dtypes of a node's data inputs and of its outputs, in order."""
+
+    takes: tuple[int, ...]
+    gives: tuple[int, ...]
+
+
+class _Signature:
+    """How dtypes follow from attributes, for one op. Its nodes differ little, so that each kind is worked out once.
+
+    An OpDef is slow to ask for each node.
+    """
+
+    def __init__(self, definition: Any) -> None:
+        self.definition = definition
+        arguments = (*definition.input_arg, *definition.output_arg)
+        # The attributes that matter, each with how to read it off an AttrValue.
+        self.reads = dict.fromkeys(
+            (attribute, kind)
+            for a in arguments
+            for attribute, kind in ((a.type_attr, "type"), (a.number_attr, "i"), (a.type_list_attr, "list"))
+            if attribute
+        )
+        self.known: dict[Any, Dtypes] = {}
+
+    def of(self, node: Any, functions: Functions) -> Dtypes:
+        key = tuple(
+            tuple(found.list.type) if kind == "list" else getattr(found, kind)
+            for found, kind in ((attribute(node, name, functions), kind) for name, kind in self.reads)
+        )
+        found = self.known.get(key)
+        if found is None:
+            values = {name: value for (name, _), value in zip(self.reads, key, strict=True)}
+            takes, gives = (
+                tuple(dtype for argument in arguments for dtype in _argument_dtypes(argument, values))
+                for arguments in (self.definition.input_arg, self.definition.output_arg)
+            )
+            found = self.known[key] = Dtypes(takes, gives)
+        return found
+
+
+def _argument_dtypes(argument: Any, values: Mapping[str, Any]) -> list[int]:
+    if argument.type_list_attr:
+        dtypes = list(values[argument.type_list_attr])
+    else:
+        dtype = argument.type or values[argument.type_attr]
+        dtypes = [dtype] * (values[argument.number_attr] if argument.number_attr else 1)
+    return [d + REF for d in dtypes] if argument.is_ref else dtypes
+
+
+@lru_cache(maxsize=4096)
+def _registered_signature(op: str) -> _Signature:
+    return _Signature(op_def(op, {}))
+
+
+def dtypes(node: Any, functions: Functions) -> Dtypes:
+    """What a node takes and gives.
 
     Raises:
-        GraphError: an attribute that the dtypes hang on is missing.
+        GraphError: the op is unknown, or an attribute that the dtypes hang on is missing.
     """
-    found = []
-    for argument in arguments:
-        if argument.type_list_attr:
-            dtypes = list(attribute(node, argument.type_list_attr, functions).list.type)
-        else:
-            dtype = argument.type or attribute(node, argument.type_attr, functions).type
-            count = attribute(node, argument.number_attr, functions).i if argument.number_attr else 1
-            dtypes = [dtype] * count
-        found.append((argument.name, [d + REF for d in dtypes] if argument.is_ref else dtypes))
-    return found
+    if node.op in functions:
+        return _Signature(functions[node.op].signature).of(node, functions)
+    return _registered_signature(node.op).of(node, functions)
 
 
 def input_dtypes(node: Any, functions: Functions) -> list[int]:
     """The dtypes of a node's data inputs, in order."""
-    arguments = op_def(node.op, functions).input_arg
-    return [dtype for _, dtypes in argument_dtypes(node, arguments, functions) for dtype in dtypes]
+    return list(dtypes(node, functions).takes)
 
 
 def output_dtypes(node: Any, functions: Functions) -> list[int]:
     """The dtypes of a node's outputs, in order."""
-    arguments = op_def(node.op, functions).output_arg
-    return [dtype for _, dtypes in argument_dtypes(node, arguments, functions) for dtype in dtypes]
+    return list(dtypes(node, functions).gives)
+
+
+def output_arguments(node: Any, functions: Functions) -> list[tuple[str, list[int]]]:
+    """Per output argument of the op: its name and the dtypes of its tensors.
+
+    Raises:
+        GraphError: the op is unknown, or an attribute that the dtypes hang on is missing.
+    """
+    definition = op_def(node.op, functions)
+    values: dict[str, Any] = {}
+    for a in definition.output_arg:
+        if a.type_attr:
+            values[a.type_attr] = attribute(node, a.type_attr, functions).type
+        if a.number_attr:
+            values[a.number_attr] = attribute(node, a.number_attr, functions).i
+        if a.type_list_attr:
+            values[a.type_list_attr] = list(attribute(node, a.type_list_attr, functions).list.type)
+    return [(argument.name, _argument_dtypes(argument, values)) for argument in definition.output_arg]
 
 
 def output_ports(node: Any, functions: Functions) -> dict[str, int]:
     """For each output argument, the port of its first tensor: what `node:argument:index` of a function counts from."""
     ports: dict[str, int] = {}
     start = 0
-    for name, dtypes in argument_dtypes(node, op_def(node.op, functions).output_arg, functions):
+    for name, dtypes in output_arguments(node, functions):
         ports[name] = start
         start += len(dtypes)
     return ports
@@ -139,7 +205,17 @@ def is_stateful(node: Any, functions: Functions) -> bool:
 
     The registry says so of most; not of those that take a TensorFlow 1 variable by reference (Assign, ScatterAdd).
     """
-    definition = op_def(node.op, functions)
+    if node.op in functions:
+        return _holds_state(functions[node.op].signature)
+    return _registered_holds_state(node.op)
+
+
+@lru_cache(maxsize=4096)
+def _registered_holds_state(op: str) -> bool:
+    return _holds_state(op_def(op, {}))
+
+
+def _holds_state(definition: Any) -> bool:
     return bool(definition.is_stateful) or any(argument.is_ref for argument in definition.input_arg)
 
 

@@ -129,22 +129,24 @@ class _Draft:
         self.graph = graph
         self.nodes: dict[str, NodeDef] = dict(graph.nodes)
         self.weights: dict[str, Weight] = dict(graph.weights)
-        self.uses: dict[str, Counter[_Use]] = {}
+        self._uses: dict[str, Counter[_Use]] = {}  # of the nodes that were asked for or edited around
         self.changed: set[str] = set()
         self.fed = frozenset(parse_input(tensor).node for tensor in graph.inputs)
         self.fresh = NameMaker(self.nodes)
-        for name, node in self.nodes.items():
-            self._count(name, node, 1)
 
     def _count(self, name: str, node: NodeDef, by: int) -> None:
         for source in map(parse_input, node.input):
-            uses = self.uses.setdefault(source.node, Counter())
+            uses = self.uses_of(source.node)
             uses[_Use(name, source.port)] += by
             if not uses[_Use(name, source.port)]:
                 del uses[_Use(name, source.port)]
 
     def uses_of(self, name: str) -> Counter[_Use]:
-        return self.uses.get(name, Counter())
+        found = self._uses.get(name)
+        if found is None:
+            found = Counter(_Use(reader.node, reader.port) for reader in self.graph.readers_of(name))
+            self._uses[name] = found
+        return found
 
     def only_for(self, name: str, readers: set[str]) -> bool:
         """Whether nobody but these nodes wants the node."""

@@ -16,8 +16,10 @@ and one sweep over the graph does all.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tfslim_core import ops
-from tfslim_core.graph import CONTROL, Graph, Input, NodeDef, execution_order, parse_input, renamed
+from tfslim_core.graph import CONTROL, Graph, Input, NodeDef, execution_order, renamed
 from tfslim_core.registry import Outcome, Skipped, transform
 from tfslim_core.rewriting import Skip
 
@@ -36,7 +38,7 @@ def remove_nodes(graph: Graph, *, op: tuple[str, ...], max_inputs: int = 1) -> O
         node = graph.nodes[name]
         if node.op not in op:
             continue
-        inputs = [parse_input(text) for text in node.input]
+        inputs = graph.sources(name)
         if not 1 <= sum(source.port != CONTROL for source in inputs) <= max_inputs:
             continue
         try:
@@ -45,8 +47,8 @@ def remove_nodes(graph: Graph, *, op: tuple[str, ...], max_inputs: int = 1) -> O
             skipped.append(Skipped(name, str(reason)))
     if not sweep.gone:
         return Outcome(graph, skipped=tuple(skipped))
-    changed = [new for node in graph.nodes.values() if (new := sweep.rewired(node)) is not node]
-    new = [node for node in changed if node.name not in sweep.gone]
+    readers = dict.fromkeys(reader.node for name in sweep.gone for reader in graph.readers_of(name))
+    new = [sweep.rewired(graph.nodes[name]) for name in readers if name not in sweep.gone]
     return Outcome(graph.replace(new, sweep.gone), len(sweep.gone), tuple(skipped))
 
 
@@ -57,7 +59,7 @@ class _Sweep:
         self.graph = graph
         self.gone: dict[str, tuple[Input, tuple[str, ...]]] = {}
 
-    def remove(self, node: NodeDef, inputs: list[Input]) -> None:
+    def remove(self, node: NodeDef, inputs: Sequence[Input]) -> None:
         """Take the node out.
 
         Raises:
@@ -73,7 +75,7 @@ class _Sweep:
             raise Skip("an output other than the first is read")
         first = next(source for source in inputs if source.port != CONTROL)
         source, before = self.gone.get(first.node, (first, ()))
-        dtypes = [ops.output_dtypes(n, graph.functions) for n in (node, graph.nodes[source.node])]
+        dtypes = [graph.facts(name).gives for name in (node.name, source.node)]
         if not dtypes[0] or dtypes[0][0] != dtypes[1][source.port]:
             pins = dtypes[1][source.port] >= ops.REF
             raise Skip("it pins the moment at which a variable is read" if pins else "it changes the type")
@@ -97,13 +99,10 @@ class _Sweep:
         return (source.node, *controls)
 
     def rewired(self, node: NodeDef) -> NodeDef:
-        """The node, or a copy that reads past the nodes that are gone."""
-        inputs = [parse_input(text) for text in node.input]
-        if not any(source.node in self.gone for source in inputs):
-            return node
+        """A copy that reads past the nodes that are gone."""
         data: list[Input] = []
         controls: list[str] = []
-        for source in inputs:
+        for source in self.graph.sources(node.name):
             if source.port == CONTROL:
                 controls += self.after(source.node)
             elif source.node in self.gone:
