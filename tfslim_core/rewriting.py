@@ -15,7 +15,7 @@ looks at one `Match` and gives an `Edit`, or raises `Skip` with the reason why t
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -129,23 +129,28 @@ class _Draft:
         self.graph = graph
         self.nodes: dict[str, NodeDef] = dict(graph.nodes)
         self.weights: dict[str, Weight] = dict(graph.weights)
-        self._uses: dict[str, Counter[_Use]] = {}  # of the nodes that were asked for or edited around
+        self._uses: dict[str, dict[_Use, int]] = {}  # of the nodes that were asked for or edited around
         self.changed: set[str] = set()
         self.fed = frozenset(parse_input(tensor).node for tensor in graph.inputs)
         self.fresh = NameMaker(self.nodes)
 
     def _count(self, name: str, node: NodeDef, by: int) -> None:
         for source in map(parse_input, node.input):
-            uses = self.uses_of(source.node)
-            uses[_Use(name, source.port)] += by
-            if not uses[_Use(name, source.port)]:
-                del uses[_Use(name, source.port)]
+            uses, use = self.uses_of(source.node), _Use(name, source.port)
+            left = uses.get(use, 0) + by
+            if left:
+                uses[use] = left
+            else:
+                del uses[use]
 
-    def uses_of(self, name: str) -> Counter[_Use]:
+    def uses_of(self, name: str) -> dict[_Use, int]:
+        """Who reads the node, and how many times."""
         found = self._uses.get(name)
         if found is None:
-            found = Counter(_Use(reader.node, reader.port) for reader in self.graph.readers_of(name))
-            self._uses[name] = found
+            found = self._uses[name] = {}
+            for reader in self.graph.readers_of(name):
+                use = _Use(reader.node, reader.port)
+                found[use] = found.get(use, 0) + 1
         return found
 
     def only_for(self, name: str, readers: set[str]) -> bool:
@@ -228,7 +233,7 @@ class Match:
 
     def readers(self, name: str) -> int:
         """How many inputs of nodes, control inputs too, read the node that gives `name`."""
-        return self._draft.uses_of(self.ref(name).node).total()
+        return sum(self._draft.uses_of(self.ref(name).node).values())
 
     def is_interface(self, name: str) -> bool:
         """Whether a signature, an asset or the init op names the node."""

@@ -5,10 +5,12 @@ One file each, named after the transform; importing this package registers them 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import pkgutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tfslim_core import ops, registry
@@ -69,7 +71,23 @@ def apply(
     Raises:
         TransformError: a call is wrong, or a transform failed; the message names it and those that ran before.
     """
-    asked = _calls(DEFAULT if calls is None else calls)
+    with _garbage_collected_later():
+        return _apply(graph, _calls(DEFAULT if calls is None else calls), progress)
+
+
+@contextmanager
+def _garbage_collected_later() -> Iterator[None]:
+    """Without the cyclic collector, which walks through all nodes again and again: a third of the time otherwise."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _apply(graph: Graph, asked: list[Call], progress: Progress | None) -> tuple[Graph, list[Step]]:
     steps: list[Step] = []
     nodes, size = len(graph.nodes), stored_bytes(graph)
     for number, call in enumerate(asked):
