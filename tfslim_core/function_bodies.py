@@ -63,7 +63,10 @@ def body_of(graph: Graph, name: str) -> Graph | None:
 
 
 def with_body(function: FunctionDef, body: Graph) -> FunctionDef:
-    """A copy of the function with another body, of the same arguments and outputs."""
+    """A copy of the function with another body, of the same arguments and outputs.
+
+    What the body does not have any more is not promised to have run any more.
+    """
     copy = type(function)()
     copy.CopyFrom(function)
     del copy.node_def[:]
@@ -92,6 +95,9 @@ def with_body(function: FunctionDef, body: Graph) -> FunctionDef:
         copy.node_def.append(new)
     for argument, tensor in zip(function.signature.output_arg, body.outputs, strict=True):
         copy.ret[argument.name] = spell(parse_input(tensor))
+    for key in [key for key, name in copy.control_ret.items() if name not in body.nodes]:
+        del copy.control_ret[key]
+        copy.signature.control_output.remove(key)
     return copy
 
 

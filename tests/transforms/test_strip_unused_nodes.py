@@ -2,8 +2,9 @@ import pytest
 import tensorflow as tf
 
 from tests.graphs import assert_same_model, building, op_counts, random_feeds, run, view
+from tests.old_tool import OldToolError, transformed, with_default_attributes
 from tfslim_core.errors import TransformError
-from tfslim_core.graph import Graph, control_inputs
+from tfslim_core.graph import Graph, control_inputs, make_node
 from tfslim_core.transforms.strip_unused_nodes import strip_unused_nodes
 
 v1 = tf.compat.v1
@@ -169,3 +170,133 @@ def test_a_graph_without_outputs_is_an_error():
     g, x, _, _ = chain()
     with pytest.raises(TransformError, match="no outputs"):
         strip_unused_nodes(view(g, [x]))
+
+
+# What the old tool does not get right, each with the right answer.
+
+
+def test_the_type_of_an_input_is_inferred():
+    """The old tool makes a float placeholder of it, which its reader cannot take."""
+    with building() as g:
+        x = v1.placeholder(tf.float32, [4], "x")
+        top = tf.raw_ops.TopKV2(input=x, k=2, name="top").indices
+        index = tf.raw_ops.Neg(x=top, name="index")
+        y = tf.raw_ops.Abs(x=index, name="y")
+    graph = view(g, ["index:0"], [y])
+    old = transformed(with_default_attributes(graph.to_graph_def()), ["index"], ["y"], "strip_unused_nodes")
+    with pytest.raises(ValueError, match="float"), tf.Graph().as_default():
+        tf.import_graph_def(old, name="")
+    slim = stripped(graph, shape="-1").graph
+    assert tf.as_dtype(slim.nodes["index"].attr["dtype"].type) == tf.int32
+    assert run(slim, {"index:0": [-3, 4]})[0].tolist() == [3, 4]
+
+
+def test_an_unknown_dimension_may_be_asked_for():
+    """The old tool aborts on -1 in a shape."""
+    g, _, y, _ = chain()
+    graph = view(g, ["b:0"], [y])
+    with pytest.raises(OldToolError):
+        transformed(with_default_attributes(graph.to_graph_def()), ["b"], ["y"], 'strip_unused_nodes(shape="-1,3")')
+    assert run(stripped(graph, shape="-1,3").graph, {"b:0": [[1, 4, 9]]})[0].tolist() == [[1, 2, 3]]
+
+
+def test_a_placeholder_keeps_its_default():
+    """The old tool makes a plain placeholder of it."""
+    with building() as g:
+        x = v1.placeholder_with_default(tf.constant([1.0, 2.0]), [2], "x")
+        y = tf.raw_ops.Neg(x=x, name="y")
+        tf.raw_ops.Abs(x=x)
+    graph = view(g, [x], [y])
+    slim = stripped(graph).graph
+    assert op_counts(slim) == {"Const": 1, "PlaceholderWithDefault": 1, "Neg": 1}
+    assert run(slim, {})[0].tolist() == [-1.0, -2.0]
+
+
+def test_the_old_tool_agrees_on_what_the_outputs_need():
+    g, x, y, _ = chain()
+    graph = view(g, [x], [y])
+    old = transformed(with_default_attributes(graph.to_graph_def()), ["x"], ["y"], "strip_unused_nodes")
+    assert {node.name for node in old.node} == set(stripped(graph).graph.nodes)
+
+
+# Function bodies
+
+
+def bodies(graph):
+    return {
+        node.op
+        for function in graph.functions.values()
+        for node in function.node_def
+        if node.op not in ("Const", "Identity")
+    }
+
+
+def test_in_a_body_what_nothing_needs_goes():
+    with building() as g:
+        x = v1.placeholder(tf.float32, [3], "x")
+
+        def positive():
+            tf.exp(x)
+            return tf.tanh(x)
+
+        v1.enable_control_flow_v2()
+        y = tf.identity(tf.cond(tf.reduce_sum(x) > 0, positive, lambda: tf.sin(x)), "y")
+    graph = view(g, [x], [y])
+    assert "Exp" in bodies(graph)
+    outcome = stripped(graph)
+    assert bodies(outcome.graph) == {"Tanh", "Sin"}
+    assert_same_model(graph, outcome.graph, random_feeds(graph))
+
+
+def test_in_a_body_arguments_that_nothing_reads_stay():
+    with building() as g:
+        x = v1.placeholder(tf.float32, [3], "x")
+        v1.enable_control_flow_v2()
+        y = tf.while_loop(lambda i, a, b: i < 3, lambda i, a, b: (i + 1, tf.tanh(a), b), [0, x, x])
+        y = tf.identity(y[1], "y")
+    graph = view(g, [x], [y])
+    assert_same_model(graph, stripped(graph).graph, random_feeds(graph))
+
+
+def test_in_a_body_effects_stay_and_what_no_longer_does_anything_goes():
+    @tf.function(input_signature=[tf.TensorSpec([2], tf.float32)])
+    def guarded(x):
+        tf.debugging.Assert(tf.reduce_all(x < 9), [x])
+        return tf.tanh(x)
+
+    with building() as g:
+        x = v1.placeholder(tf.float32, [2], "x")
+        y = tf.identity(guarded(x), "y")
+    graph = view(g, [x], [y])
+    slim = stripped(graph).graph
+    assert {"If", "Assert", "Tanh"} <= bodies(slim)
+    assert_same_model(graph, slim, random_feeds(graph))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="assertion failed"):
+        run(slim, {"x:0": [1, 10]})
+    # Without the assert in it, the branch has nothing to promise.
+    graph_def = graph.to_graph_def()
+    for function in graph_def.library.function:
+        for node in function.node_def:
+            if node.op == "Assert":
+                node.CopyFrom(make_node("NoOp", node.name, []))
+    idle = Graph.of(graph_def, graph.inputs, graph.outputs)
+    slim = stripped(idle).graph
+    assert bodies(slim) == {"Tanh"}
+    assert len(slim.functions) == 1
+    assert not any(function.control_ret for function in slim.functions.values())
+    assert_same_model(idle, slim, random_feeds(idle))
+
+
+def test_a_body_that_is_run_for_nothing_but_its_effect_stays():
+    @tf.function(input_signature=[tf.TensorSpec([2], tf.float32)])
+    def shouts(x):
+        tf.print("x is", x)
+
+    with building() as g:
+        x = v1.placeholder(tf.float32, [2], "x")
+        shouts(x)
+        call = next(node for node in g.get_operations() if "Call" in node.type)
+        with g.control_dependencies([call]):
+            y = tf.raw_ops.Neg(x=x, name="y")
+    graph = view(g, [x], [y])
+    assert "PrintV2" in bodies(stripped(graph).graph)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -15,7 +14,6 @@ from tfslim_core import ops, storage
 from tfslim_core.bundle import GRAPH_LABEL, AssetEntry, Bundle, Manifest, Source, roots, signature_json
 from tfslim_core.errors import GraphError, ModelError
 from tfslim_core.graph import (
-    CONTROL,
     EXTERNAL_BYTES,
     Graph,
     NodeDef,
@@ -27,6 +25,7 @@ from tfslim_core.graph import (
     parse_input,
     renamed,
 )
+from tfslim_core.idle_controls import without_idle_controls
 from tfslim_core.saved_model.freeze_variables import freeze_variables
 from tfslim_core.saved_model.inline_functions import Inlined, inline_functions
 from tfslim_core.saved_model.read import SavedModel, open_checkpoint
@@ -36,7 +35,6 @@ from tfslim_core.weights import Weight
 
 # Attributes that are stale as soon as a node moves: whom it sits with, and shapes that imports then check.
 _STALE = ("_class", "_output_shapes")
-_TABLE_CHANGES = frozenset({"LookupTableInsertV2", "LookupTableInsert", "LookupTableRemoveV2"})
 
 
 def freeze_saved_model(model: SavedModel) -> Bundle:
@@ -63,7 +61,8 @@ def freeze_saved_model(model: SavedModel) -> Bundle:
     mended = found_by_name(model, graph, state.variables)
     values = {**state.variables, **mended}
     frozen = freeze_variables(graph, values)
-    graph = drop_idle_control_inputs(frozen.graph)
+    execution_order(frozen.graph)  # a graph with a cycle is refused
+    graph = frozen.graph.replace(without_idle_controls(frozen.graph))
     graph = only_needed(graph)
     signatures = {name: _moved(signature, inlined) for name, signature in sorted(model.signatures.items())}
     graph = share_inputs(graph, signatures)
@@ -174,39 +173,6 @@ def _without_restore(graph: Graph, init: list[str], state: Restored) -> tuple[Gr
     graph = graph.replace(extra, weights=state.weights)
     graph = Graph(graph.nodes, graph.inputs, graph.outputs, tuple(init), graph.weights, graph.rest)
     return only_needed(graph), (init[0] if init else None)
-
-
-def drop_idle_control_inputs(graph: Graph) -> Graph:
-    """Without control inputs from nodes that neither have an effect, nor see that of another, nor wait for one.
-
-    Such an edge orders nothing that anybody could see, and keeps its source alive. Edges from v1 control flow stay:
-    they carry whether a branch is live.
-    """
-    busy: set[str] = set()
-    tables_change = any(node.op in _TABLE_CHANGES for node in _all_nodes(graph))
-    for name in execution_order(graph):
-        node = graph.nodes[name]
-        before = [parse_input(text).node for text in node.input]
-        reads = ops.observes_state(node, graph.functions) and (tables_change or not node.op.startswith("LookupTable"))
-        if (
-            node.op in ops.V1_CONTROL_FLOW
-            or ops.has_effect(node, graph.functions)
-            or reads
-            or any(source in busy or graph.nodes[source].op in ops.REF_VARIABLES for source in before)
-        ):
-            busy.add(name)
-    new = []
-    for name, node in graph.nodes.items():
-        sources = [parse_input(text) for text in node.input]
-        kept = [source for source in sources if source.port != CONTROL or source.node in busy]
-        if len(kept) < len(sources):
-            new.append(renamed(node, name, kept))
-    return graph.replace(new) if new else graph
-
-
-def _all_nodes(graph: Graph) -> Iterator[NodeDef]:
-    """The nodes of the graph and of its functions."""
-    return chain(graph.nodes.values(), *(function.node_def for function in graph.functions.values()))
 
 
 def _moved(signature: Any, inlined: Inlined) -> Any:

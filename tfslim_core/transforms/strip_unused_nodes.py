@@ -4,37 +4,35 @@
             x -> B -> C
 
 Kept is what the outputs, the asset paths and the init op need over data and control inputs; inputs are always kept.
-A control input from a node that neither has nor follows any state is not needed: there is nothing in it to wait for.
-(In TensorFlow 1 control flow it says on which branch a node runs, and is kept.) Library functions that nobody calls any
-more go too. Function bodies are not entered.
+A control input from a node that neither has an effect, nor sees that of another, nor follows one that does, is not
+needed: there is nothing in it to wait for. (In TensorFlow 1 control flow it says on which branch a node runs, and is
+kept.) Library functions that nobody calls go too, as in `remove_unused_functions`. In the bodies of the others, what
+neither their results nor an effect needs goes; arguments stay.
 
 An input that is not a placeholder becomes one, and what led to it goes, where a type or a shape is given for it: by
 `type` and `shape` for all of them, or by `name`, `type_for_name` and `shape_for_name`, which are repeated together.
 What is not given is the tensor's own type, and an unknown shape. A shape is written "1,299,299,3", -1 for an unknown
 dimension.
 
+Exact. Nothing is left alone; a graph without outputs, which would leave nothing, is an error.
+
 Source: tensorflow/tools/graph_transforms/strip_unused_nodes.cc, same name and parameters; unlike it we infer the type,
-take -1 in a shape, leave a PlaceholderWithDefault its default, and drop unused functions.
+take -1 in a shape, leave a PlaceholderWithDefault its default, forget colocation with what goes, and look at functions.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import tensorflow as tf
 
 from tfslim_core import ops
 from tfslim_core.errors import TransformError, nearest
-from tfslim_core.graph import (
-    Graph,
-    NodeDef,
-    control_inputs,
-    data_inputs,
-    execution_order,
-    make_node,
-    only_needed,
-    parse_input,
-    renamed,
-)
+from tfslim_core.function_bodies import rewrite_bodies
+from tfslim_core.graph import Graph, NodeDef, make_node, needed, parse_input
+from tfslim_core.idle_controls import busy_nodes, without_idle_controls
 from tfslim_core.registry import Outcome, transform
+from tfslim_core.transforms.remove_unused_functions import remove_unused_functions
 
 _PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
 
@@ -55,27 +53,28 @@ def strip_unused_nodes(
     given = _given(graph, type, shape, name, type_for_name, shape_for_name)
     placeholders = [_placeholder(graph, input_name, *given[input_name]) for input_name in given]
     fed = graph.replace(placeholders) if placeholders else graph
-    freed = _without_idle_controls(fed)
-    fed = fed.replace(freed) if freed else fed
-    stripped = only_needed(fed)
-    dropped = len(fed.nodes) - len(stripped.nodes) + len(fed.functions) - len(stripped.functions)
-    return Outcome(stripped, len(placeholders) + len(freed) + dropped)
+    main = _stripped(fed)
+    called = remove_unused_functions(main.graph)
+    changes = len(placeholders) + main.changes + called.changes
+
+    def strip(name: str, body: Graph) -> Graph:
+        nonlocal changes
+        # What a function promises to run is worth running while it does something.
+        busy = busy_nodes(body)
+        done = _stripped(replace(body, targets=tuple(name for name in body.targets if name in busy)))
+        changes += done.changes
+        return done.graph if done.changes else body
+
+    slim = remove_unused_functions(rewrite_bodies(called.graph, strip))
+    return Outcome(slim.graph, changes + slim.changes)
 
 
-def _without_idle_controls(graph: Graph) -> list[NodeDef]:
-    """Copies of the nodes that need not wait for some of their control inputs."""
-    if graph.has_v1_control_flow or not any(control_inputs(node) for node in graph.nodes.values()):
-        return []
-    stateful: set[str] = set()  # what has a state to it, or runs after such a node
-    for name in execution_order(graph):
-        node = graph.nodes[name]
-        if ops.is_stateful(node, graph.functions) or any(parse_input(text).node in stateful for text in node.input):
-            stateful.add(name)
-    return [
-        renamed(node, node.name, [*data_inputs(node), *(f"^{name}" for name in controls if name in stateful)])
-        for node in graph.nodes.values()
-        if (controls := control_inputs(node)) and not stateful.issuperset(controls)
-    ]
+def _stripped(graph: Graph) -> Outcome:
+    """The graph without control inputs from nodes that do nothing, and without the nodes that it then does not need."""
+    freed = without_idle_controls(graph)
+    graph = graph.replace(freed) if freed else graph
+    unneeded = graph.nodes.keys() - needed(graph, graph.interface)
+    return Outcome(graph.replace(drop=unneeded) if unneeded else graph, len(freed) + len(unneeded))
 
 
 def _given(
