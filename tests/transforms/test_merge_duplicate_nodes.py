@@ -5,6 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.graphs import assert_same_model, building, op_counts, op_delta, random_feeds, view
+from tests.old_tool import transformed, with_default_attributes
+from tfslim_core.graph import Graph
+from tfslim_core.transforms import merge_duplicate_nodes as module
 from tfslim_core.transforms.merge_duplicate_nodes import merge_duplicate_nodes
 from tfslim_core.weights import Weight
 
@@ -176,7 +179,7 @@ def test_large_constants_are_read_only_beside_one_of_their_looks():
 
     graph = graph.replace(weights={name: counting(name, weight) for name, weight in graph.weights.items()})
     slim = merge_duplicate_nodes(graph).graph
-    assert sorted(reads) == ["a", "b", "c"]
+    assert reads == ["a", "b", "a", "b", "c"], "each once to tell them apart, and those of one digest to be sure"
     assert sorted(slim.weights) == ["a", "c", "lone"]
     assert_same_model(graph, slim, random_feeds(graph))
 
@@ -198,3 +201,128 @@ def test_v1_control_flow_computes_the_same(kind):
     outcome = merged(graph)
     assert outcome.changes > 0
     assert_same_model(graph, outcome.graph, random_feeds(graph))
+
+
+def test_equal_digests_are_no_proof(monkeypatch):
+    """Two constants of one SHA-256 are not to be found; this is what would happen with them."""
+    monkeypatch.setattr(module, "_digest", lambda value: b"the same for all")
+    with building() as g:
+        x = v1.placeholder(tf.float32, [2, 32], "x")
+        one = np.random.default_rng(0).normal(size=[32, 32]).astype(np.float32)
+        y = [tf.matmul(x, tf.constant(value, name=name)) for name, value in {"a": one, "b": one + 1, "c": one}.items()]
+    graph = view(g, [x], y)
+    slim = merged(graph).graph
+    assert sorted(slim.weights) == ["a", "b"]
+    assert_same_model(graph, slim, random_feeds(graph))
+
+
+def test_an_attribute_left_out_is_equal_to_its_default():
+    with building() as g:
+        x = v1.placeholder(tf.float32, [2, 2], "x")
+        a = tf.raw_ops.MatMul(a=x, b=x, name="a")
+        b = tf.raw_ops.MatMul(a=x, b=x, transpose_a=True, name="b")
+        c = tf.raw_ops.MatMul(a=x, b=x, name="c")
+        y = tf.raw_ops.AddN(inputs=[a, b, c], name="y")
+    graph_def = g.as_graph_def()
+    for node in graph_def.node:
+        if node.name in "ab":
+            for key in ("transpose_a", "transpose_b"):
+                if not node.attr[key].b:
+                    del node.attr[key]
+    graph = Graph.of(graph_def, [x.name], [y.name])
+    outcome = merged(graph)
+    assert set(graph.nodes) - set(outcome.graph.nodes) == {"c"}
+    assert_same_model(graph, outcome.graph, random_feeds(graph))
+
+
+def test_an_input_is_known_by_any_of_its_spellings():
+    """The old tool takes `a:0` for no input, and merges two that are listed so."""
+    with building() as g:
+        a, b = (v1.placeholder(tf.float32, [2], name) for name in "ab")
+        y = tf.raw_ops.Sub(x=a, y=b, name="y")
+    graph = view(g, ["a:0", "b:0"], [y])
+    full = with_default_attributes(graph.to_graph_def())
+    assert len(transformed(full, ["a:0", "b:0"], ["y"], "merge_duplicate_nodes").node) == 2
+    assert merged(graph).graph is graph
+    spelled = graph.to_graph_def()
+    spelled.node[2].input[:] = ["a:0", "b:0"]
+    twice = spelled.node.add()
+    twice.CopyFrom(spelled.node[2])
+    twice.name, twice.input[:] = "z", ["a", "b"]
+    both = Graph.of(spelled, ["a:0", "b:0"], ["y:0"])
+    assert set(merged(both).graph.nodes) == {"a", "b", "y"}
+
+
+def test_inputs_of_an_op_that_commutes_may_come_in_either_order():
+    with building() as g:
+        x, z = (v1.placeholder(tf.float32, [2], name) for name in "xz")
+        pairs = [op(x=a, y=b) for op in (tf.raw_ops.Mul, tf.raw_ops.Sub) for a, b in ((x, z), (z, x))]
+        sums = [tf.raw_ops.AddN(inputs=list(order)) for order in ((x, z, pairs[0]), (z, x, pairs[0]))]
+        y = tf.concat([*pairs, *sums], 0)
+    graph = view(g, [x, z], [y])
+    outcome = merged(graph)
+    assert op_delta(graph, outcome.graph) == {"Mul": -1}
+    assert_same_model(graph, outcome.graph, random_feeds(graph), rtol=0, atol=0)
+
+
+def test_control_inputs_from_duplicates_are_one():
+    with building() as g:
+        x = v1.placeholder(tf.float32, [2], "x")
+        check = tf.raw_ops.Assert(condition=tf.reduce_all(x < 99), data=[x], name="assert")
+        pairs = []
+        for _ in range(2):
+            with g.control_dependencies([check]):
+                gate = tf.raw_ops.Abs(x=x)
+            with g.control_dependencies([gate]):
+                pairs.append(tf.raw_ops.AddV2(x=x, y=tf.constant([1.0, 2.0])))
+        y = tf.raw_ops.AddN(inputs=pairs)
+    graph = view(g, [x], [y])
+    outcome = merged(graph)
+    assert op_delta(graph, outcome.graph) == {"Abs": -1, "AddV2": -1, "Const": -1}
+    assert_same_model(graph, outcome.graph, random_feeds(graph))
+
+
+def test_in_function_bodies_the_same():
+    v1.enable_control_flow_v2()
+    with building() as g:
+        x = v1.placeholder(tf.float32, [3], "x")
+        y = tf.cond(tf.reduce_sum(x) > 0, lambda: tf.tanh(x) * 2.0 + tf.tanh(x), lambda: x)
+        y = tf.while_loop(lambda i, a, b: i < 3, lambda i, a, b: (i + 1, tf.sin(a) + tf.sin(a), b), [0, y, y])
+        y = tf.raw_ops.AddV2(x=y[1], y=y[2], name="y")
+
+    def count(graph, op):
+        return sum(node.op == op for function in graph.functions.values() for node in function.node_def)
+
+    graph = view(g, [x], [y])
+    outcome = merged(graph)
+    assert (count(graph, "Tanh"), count(outcome.graph, "Tanh")) == (2, 1)
+    assert (count(graph, "Sin"), count(outcome.graph, "Sin")) == (2, 1)
+    for value in ([1, 2, 3], [-1, -2, -3]):
+        assert_same_model(graph, outcome.graph, {"x:0": np.array(value, np.float32)})
+
+
+def test_draws_in_a_body_and_its_arguments_are_not_merged():
+    @tf.function
+    def noisy(a, b):
+        return tf.random.uniform([2]) - tf.random.uniform([2]) + a - b
+
+    with building() as g:
+        x = v1.placeholder(tf.float32, [2], "x")
+        y = noisy(x, x * 2.0)
+    graph = view(g, [x], [y])
+    slim = merged(graph).graph
+    (function,) = slim.functions.values()
+    assert sum(node.op == "RandomUniform" for node in function.node_def) == 2
+    assert len(function.signature.input_arg) == 2
+
+
+def test_the_old_tool_finds_as_many():
+    with building() as g:
+        x = v1.placeholder(tf.float32, [2, 2], "x")
+        layers = [tf.tanh(tf.matmul(x, tf.constant([[1.0, 2.0], [3.0, 4.0]])) + tf.constant(1.0)) for _ in range(3)]
+        y = tf.add_n(layers, name="y")
+    graph = view(g, [x], [y])
+    old = transformed(with_default_attributes(graph.to_graph_def()), ["x"], ["y"], "merge_duplicate_nodes")
+    slim = merged(graph).graph
+    assert len(old.node) == len(slim.nodes)
+    assert_same_model(Graph.of(old, graph.inputs, graph.outputs), slim, random_feeds(graph))
