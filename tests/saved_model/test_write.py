@@ -209,6 +209,41 @@ def test_a_plain_frozen_graph_computes_the_same(original, tmp_path):
     assert_alike(served(slim.path, REQUEST), [found])
 
 
+@pytest.mark.parametrize("encoding", ["int8", "float16"])
+def test_a_plain_frozen_graph_holds_codes_and_decodes_the_bits_that_numpy_decodes(original, tmp_path, encoding):
+    plain, slim = slimmed(original, tmp_path / "plain"), slimmed(original, tmp_path, quantized(encoding, "load"))
+    whole, graph_def = with_values(plain.bundle.graph), with_values(slim.bundle.graph)
+    assert graph_def.ByteSize() < whole.ByteSize() * (0.3 if encoding == "int8" else 0.55)
+    encoded = {name for name, weight in slim.bundle.graph.weights.items() if weight.encoded is not None}
+    assert len(encoded) == 2
+    by_name = {node.name: node.op for node in graph_def.node}
+    assert {by_name[name] for name in encoded} == {"Mul" if encoding == "int8" else "Cast"}
+    with tf1.Session(graph=tf.Graph()) as session:
+        tf1.import_graph_def(graph_def, name="")
+        for name in encoded:
+            assert session.run(f"{name}:0").tobytes() == slim.bundle.graph.value(name).tobytes()
+
+
+def test_rows_of_a_table_are_decoded_where_a_session_would_not_fold_it(original, tmp_path, monkeypatch):
+    slim = slimmed(original, tmp_path, quantized("int8", "load"))
+    monkeypatch.setattr(module, "FOLDED_BYTES", 10_000)
+    graph_def = with_values(slim.bundle.graph)
+    gathers = [node for node in graph_def.node if node.op == "GatherV2"]
+    assert {node.attr["Tparams"].type for node in gathers} == {tf.int8.as_datatype_enum, tf.float16.as_datatype_enum}
+    signature = slim.bundle.manifest.signature_defs()["serving_default"]
+    with tf1.Session(graph=tf.Graph()) as session:
+        tf1.import_graph_def(graph_def, name="")
+        found = session.run({k: i.name for k, i in signature.outputs.items()}, {"x:0": X, "ids:0": IDS})
+    assert_alike(served(slim.path, REQUEST), [found])
+
+
+def test_what_counts_for_the_limit_are_the_bytes_that_are_stored(original, tmp_path, monkeypatch):
+    slim = slimmed(original, tmp_path, quantized())
+    assert sum(weight.nbytes for weight in slim.bundle.graph.weights.values()) > 200_000
+    monkeypatch.setattr(module, "_PROTOBUF_LIMIT", 100_000)
+    assert with_values(slim.bundle.graph).ByteSize() < 100_000
+
+
 def test_a_frozen_graph_beyond_what_protobuf_holds_is_refused(original, tmp_path, monkeypatch):
     slim = slimmed(original, tmp_path)
     monkeypatch.setattr(module, "_PROTOBUF_LIMIT", 100_000)

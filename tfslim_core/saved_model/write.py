@@ -14,6 +14,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ from tfslim_core import encodings
 from tfslim_core.bundle import Bundle, copy_files
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph, Input, NameMaker, NodeDef, constant, control_inputs, make_node
+from tfslim_core.quantization.placements import place, use_of
 from tfslim_core.saved_model.compact import compact
 from tfslim_core.saved_model.read import one_line
 from tfslim_core.weights import ALIGNMENT, Array, Weight
 
 INLINE_BYTES = 16 * 1024  # a smaller weight stays a constant: a variable's nodes and index entry would weigh as much
 SHARD_BYTES = 256 * 1024 * 1024  # as much of a checkpoint is in memory at once
+FOLDED_BYTES = 10 * 1024 * 1024  # a larger constant is not folded when a session starts
 RESTORE_BYTES = 16 * 1024 * 1024  # as much is read by one RestoreV2, whose tensors stay until all are assigned
 _PROTOBUF_LIMIT = 2**31 - 1
 
@@ -245,19 +248,41 @@ def _describe(meta_graph: Any, bundle: Bundle) -> None:
 
 
 def with_values(graph: Graph) -> Any:
-    """The GraphDef with every weight's value in it.
+    """The GraphDef with every weight's value in it; an encoded one as it is stored, decoded by nodes of the graph.
+
+    Where TensorFlow would decode a table on each request that only gathers from it, the gathered rows are decoded.
 
     Raises:
         ModelError: that would be larger than protobuf's 2 GiB.
     """
-    size = sum(weight.nbytes for weight in graph.weights.values())
+    size = sum(weight.stored_bytes for weight in graph.weights.values())
     if size > _PROTOBUF_LIMIT:
         raise ModelError(f"the weights take {size:,} bytes; a GraphDef holds at most 2 GiB: keep the bundle")
+    whole = _with_decoding(graph)
     graph_def = tf.compat.v1.GraphDef()
-    graph_def.CopyFrom(graph.rest)
-    for name, node in graph.nodes.items():
-        graph_def.node.append(inline_constant(node, graph.weights[name]) if name in graph.weights else node)
+    graph_def.CopyFrom(whole.rest)
+    for name, node in whole.nodes.items():
+        graph_def.node.append(inline_constant(node, whole.weights[name]) if name in whole.weights else node)
     return graph_def
+
+
+def _with_decoding(graph: Graph) -> Graph:
+    """The graph with codes and scales as constants, and the nodes that decode them."""
+    names = graph.fresh_names()
+    edits = []
+    for name, weight in graph.weights.items():
+        if weight.encoded is None:
+            continue
+        use = use_of(graph, name)
+        rows = use.gathered and weight.nbytes > FOLDED_BYTES and name not in graph.interface
+        edits.append(place(graph, names, name, weight, use, "rows" if rows else "graph"))
+    if not edits:
+        return graph
+    return graph.replace(
+        chain.from_iterable(edit.nodes for edit in edits),
+        chain.from_iterable(edit.drop for edit in edits),
+        weights={name: weight for edit in edits for name, weight in edit.weights.items()},
+    )
 
 
 def write_graph_def(bundle: Bundle, file: Path) -> None:
