@@ -37,8 +37,8 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(READY) ## what is generated in the README
-	$(BIN)/python -m tests.readme_tables
+docs: $(READY) ## what is generated in README and docs/transforms.md
+	$(BIN)/python -m tests.generated_docs
 
 bench: setup ## the numbers behind "smaller" and "faster"
 	$(BIN)/python -m benchmarks all --write-docs

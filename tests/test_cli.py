@@ -326,15 +326,55 @@ def test_transform_graph(here, tfslim):
     arguments = ["transform-graph", "--in-graph", "a.pb", "--out-graph", "b.pb", "--inputs", "x", "--outputs", "y"]
     code, out, err = tfslim(*arguments, "--transforms", "strip_unused_nodes fold_constants")
     assert (code, out, err.count("\n")) == (0, "", 1)
-    assert err.startswith("b.pb: 3 -> 3 nodes")
+    assert re.fullmatch(r"b\.pb: 12\.4 kB, 3 nodes, [\d.]+ s, equal answers\n", err)
     code, out, err = tfslim(*arguments, "--transforms", "strip_unused_nodes")
-    assert (code, err) == (1, "tfslim: " + f"{here / 'b.pb'} already exists; give --overwrite to replace it\n")
+    assert (code, err) == (1, "tfslim: b.pb already exists; give --overwrite to replace it\n")
     code, _, err = tfslim(*arguments, "--transforms", "strip_unused_node", "--overwrite")
     assert code == 1
     assert "did you mean 'strip_unused_nodes'" in err
     code, _, err = tfslim(*arguments[:-1], "z", "--transforms", "strip_unused_nodes", "--overwrite")
     assert code == 1
-    assert "'z" in err
+    assert err.startswith("tfslim: no node for the output 'z'")
+    code, out, err = tfslim(
+        *arguments, "--transforms", "remove_nodes(op=MatMul, max_inputs=2)", "--overwrite", "--json"
+    )
+    report = data(out)
+    assert report["steps"][0]["skipped"] == [{"node": "y", "reason": "it is part of the interface"}]
+    assert report["errors"] == {"graph/y:0": 0}
+
+
+def test_transform_graph_refuses_what_changes_the_answers(here, tfslim, monkeypatch):
+    """A transform that says that it is exact, and is not."""
+    from tfslim_core import registry
+    from tfslim_core.graph import constant
+    from tfslim_core.registry import Outcome
+
+    @registry.transform("double_for_this_test")
+    def double(graph):
+        name, weight = next(iter(graph.weights.items()))
+        node, weights = constant(name, weight.read() * 2)
+        return Outcome(graph.replace([node], weights=weights), 1)
+
+    try:
+        tfslim("freeze", "model", "a.pb", "--format", "graph_def")
+        arguments = ["transform-graph", "--in-graph", "a.pb", "--out-graph", "b.pb", "--inputs", "x", "--outputs", "y"]
+        code, _, err = tfslim(*arguments, "--transforms", "double_for_this_test")
+        assert code == 1
+        assert "the transforms changed the answers: output 'y:0'" in err
+        assert not (here / "b.pb").exists()
+    finally:
+        del registry._registered["double_for_this_test"]
+
+
+def test_one_transform_explained(tfslim):
+    code, out, err = tfslim("transforms", "remove_nodes")
+    assert (code, err) == (0, "")
+    assert "Before: y = Relu(Identity(x, ^a))" in out
+    code, out, _ = tfslim("transforms", "remove_nodes", "--json")
+    assert data(out)[0]["documentation"].startswith("Take out")
+    code, _, err = tfslim("transforms", "remove_node")
+    assert code == 1
+    assert "did you mean 'remove_nodes'?" in err
 
 
 # Verdicts

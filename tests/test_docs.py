@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from tests.readme_tables import README, with_tables
+from tests.generated_docs import PAGE, README, page, readme
 from tfslim_core.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -17,8 +17,9 @@ def documents():
     return [README, *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_the_transforms_table_is_current():
-    assert with_tables(README.read_text()) == README.read_text(), "call: make docs"
+def test_what_is_generated_is_current():
+    assert readme(README.read_text()) == README.read_text(), "call: make docs"
+    assert page(PAGE.read_text()) == PAGE.read_text(), "call: make docs"
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)

@@ -459,12 +459,46 @@ def transform_graph(
         TransformError: a transform or parameter is unknown, or one failed.
         GraphError: the graph is not valid, or a name is not in it.
     """
-    from tfslim_core.graph import Graph, split_targets
+    from tfslim_core.drop_in import plain_graph
     from tfslim_core.saved_model.write import with_values
     from tfslim_core.transforms import apply
 
-    graph, _ = apply(Graph.of(graph_def, inputs, *split_targets(graph_def, outputs)), transforms)
+    graph, _ = apply(plain_graph(graph_def, inputs, outputs), transforms)
     return with_values(graph)
+
+
+def transform_graph_file(
+    in_graph: Location,
+    out_graph: Location,
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    transforms: str | Iterable[str],
+    overwrite: bool = False,
+    progress: Progress = _silent,
+) -> StageReport:
+    """`transform_graph` on .pb files; both graphs answer a made-up request before the result is written.
+
+    Raises:
+        ModelError: the file is no GraphDef, or the answers changed where nothing that was asked for changes them.
+        TransformError: a transform or parameter is unknown, or one failed.
+        GraphError: the graph is not valid, or a name is not in it.
+        OutputExistsError: the output exists and `overwrite` is false.
+    """
+    from tfslim_core import stages
+    from tfslim_core.drop_in import as_bundle, plain_graph
+    from tfslim_core.graph_files import read_graph_def, write_graph_def
+    from tfslim_core.saved_model.write import with_values
+
+    start = time.monotonic()
+    source, target = local(in_graph), local(out_graph)
+    storage.check_free(target, overwrite=overwrite)
+    before = as_bundle(plain_graph(read_graph_def(source), inputs, outputs), source)
+    after = stages.transformed(before, transforms, progress)
+    sample = stages.sample_of(before, progress)
+    errors = stages.checked_as_meant(after, sample, 0, "the transforms", progress)
+    write_graph_def(with_values(after.graph), target, overwrite=overwrite)
+    return _report(after, target, "transform-graph", start, errors, sample)
 
 
 def local(path: Location) -> Path:

@@ -72,7 +72,7 @@ class Skip(_Part):
 
 
 class StepEntry(_Part):
-    """One thing that was done to the graph. bytes: of the weights as stored."""
+    """One thing that was done to the graph. bytes: of the weights as stored. exact: it changes no answer."""
 
     name: str
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -83,6 +83,8 @@ class StepEntry(_Part):
     bytes_after: int
     skipped: list[Skip] = Field(default_factory=list)
     seconds: float = 0.0
+    exact: bool = True
+    error: str = ""
 
 
 class WeightEntry(_Part):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ from tfslim_core.errors import TfslimError, UsageError
 from tfslim_core.terminal import Narrator, file_size
 
 if TYPE_CHECKING:
+    from tfslim_core.bundle import StepEntry
     from tfslim_core.inspection import Inspection
 
 app = typer.Typer(
@@ -320,33 +322,50 @@ def transform_graph(
     outputs: Annotated[str, typer.Option(help="Names of nodes or tensors, with commas between.")],
     transforms: Annotated[str, typer.Option(help="As the Graph Transform Tool takes them; see: tfslim transforms")],
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Transform a frozen GraphDef as the old transform_graph did."""
-    from tfslim_core.graph_files import read_graph_def, write_graph_def
+    """Transform a frozen GraphDef as the old transform_graph did.
 
-    source, target = api.local(in_graph), api.local(out_graph)
-    graph_def = read_graph_def(source)
-    made = api.transform_graph(graph_def, _listed(inputs), _listed(outputs), transforms)
-    write_graph_def(made, target, overwrite=overwrite)
-    nodes = f"{len(graph_def.node):,} -> {len(made.node):,} nodes"
-    err.print(_visible(f"{target}: {nodes}, {file_size(target.stat().st_size)}"))
+    Both graphs then answer a made-up request, and the result is written when the answers agree. --json prints what each
+    transform changed and what it left alone, with the reasons.
+    """
+    with Narrator(err) as told:
+        report = api.transform_graph_file(
+            in_graph,
+            out_graph,
+            inputs=_listed(inputs),
+            outputs=_listed(outputs),
+            transforms=transforms,
+            overwrite=overwrite,
+            progress=told,
+        )
+    _stage(report, as_json)
 
 
 @app.command()
-def transforms(as_json: AsJson = False) -> None:
-    """List the transforms: names, parameters, what each does."""
+def transforms(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One of them: all that there is to know.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the transforms: names, parameters, what each does; or explain one."""
     import tfslim_core.transforms  # noqa: F401  # registers them
-    from tfslim_core.registry import known
+    from tfslim_core.registry import known, named
 
-    found = known()
+    found = (named(name),) if name else known()
     if as_json:
-        _print_json([{"name": t.name, "parameters": list(map(str, t.parameters)), "summary": t.summary} for t in found])
+        facts = [{"name": t.name, "parameters": list(map(str, t.parameters)), "summary": t.summary} for t in found]
+        _print_json([one | ({"documentation": named(name).documentation} if name else {}) for one in facts])
         return
-    table = Table("transform")
-    for column in ("parameters", "what it does"):
-        table.add_column(column, overflow="fold")
+    if name:
+        parameters = ", ".join(map(str, found[0].parameters)) or "no parameters"
+        out.print(f"{name}: {parameters}\n\n{found[0].documentation}")
+        return
+    table = Table(Column("transform", no_wrap=True), Column("what it does, and its parameters", overflow="fold"))
     for one in found:
-        table.add_row(one.name, "\n".join(map(str, one.parameters)), one.summary)
+        parameters = "\n".join(f"  {parameter}" for parameter in one.parameters)
+        table.add_row(one.name, one.summary + (f"\n{parameters}" if parameters else ""))
     out.print(table)
 
 
@@ -354,9 +373,11 @@ def _stage(report: api.StageReport, as_json: bool) -> None:
     if as_json:
         _print_json(report.to_json())
         return
+    if err.is_terminal and report.stage.startswith("transform"):
+        err.print(_steps_table(report.steps))
     for step in report.steps:
-        if step.skipped and err.is_terminal:
-            err.print(f"{step.name}: {step.changes} changes, {len(step.skipped)} left alone", style="dim")
+        if step.error:
+            err.print(_visible(f"{step.name} failed and changed nothing: {step.error}"), style="yellow")
     for note in report.notes:
         err.print(_visible(note), style="dim")
     worst = max(report.errors.values(), default=None)
@@ -366,6 +387,25 @@ def _stage(report: api.StageReport, as_json: bool) -> None:
     err.print(
         f"{_visible(str(report.path))}: {file_size(report.bytes)}, {report.nodes:,} nodes, {report.seconds:.1f} s{told}"
     )
+
+
+def _steps_table(steps: Sequence[StepEntry]) -> Table:
+    """What each transform did, and for what it left alone the most frequent reason."""
+    table = Table("transform")
+    for column in ("changes", "nodes", "size", "left alone"):
+        table.add_column(column, justify="right")
+    table.add_column("most often because", overflow="fold", style="dim")
+    for step in steps:
+        why = Counter(skip.reason for skip in step.skipped).most_common(1)
+        table.add_row(
+            step.name,
+            f"{step.changes:,}",
+            f"{step.nodes_after:,}",
+            file_size(step.bytes_after),
+            f"{len(step.skipped):,}",
+            _visible(why[0][0]) if why else "",
+        )
+    return table
 
 
 def _version(done: Any, word: str, as_json: bool) -> None:

@@ -373,19 +373,6 @@ def only_needed(graph: Graph) -> Graph:
     return graph.replace(drop=set(graph.nodes) - wanted, library=library)
 
 
-def split_targets(graph_def: Any, outputs: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The outputs that are tensors, and those that are nodes without one, which are run for their effect alone."""
-    functions = {function.signature.name: function for function in graph_def.library.function}
-    nodes = {node.name: node for node in graph_def.node}
-    tensors: list[str] = []
-    targets: list[str] = []
-    for name in outputs:
-        node = nodes.get(name.removeprefix("^"))
-        effect = node is not None and not ops.output_dtypes(node, functions)
-        (targets if effect else tensors).append(name.removeprefix("^"))
-    return tensors, targets
-
-
 def execution_order(graph: Graph) -> list[str]:
     """Node names, each after what it reads; among equals in GraphDef order. The back edge of a v1 loop does not count.
 

@@ -33,11 +33,15 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a transform made: the new graph, how many changes led to it, and what was left alone."""
+    """What a transform made: the new graph, how many changes led to it, and what was left alone.
+
+    exact: false where what was asked for changes the answers, such as to take out a Relu.
+    """
 
     graph: Graph
     changes: int = 0
     skipped: tuple[Skipped, ...] = ()
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -180,16 +184,18 @@ def _with_functions(function: Callable[..., Outcome]) -> Callable[..., Outcome]:
     @functools.wraps(function)
     def whole(graph: Graph, **parameters: Value) -> Outcome:
         main = function(graph, **parameters)
-        changes, skipped = main.changes, list(main.skipped)
+        changes, skipped, same = main.changes, list(main.skipped), main.exact
 
         def rewrite(name: str, body: Graph) -> Graph:
-            nonlocal changes
+            nonlocal changes, same
             done = function(body, **parameters)
             changes += done.changes
+            same = same and done.exact
             skipped.extend(Skipped(f"{name}/{one.node}", one.reason) for one in done.skipped)
             return done.graph
 
-        return Outcome(rewrite_bodies(main.graph, rewrite), changes, tuple(skipped))
+        rewritten = rewrite_bodies(main.graph, rewrite)
+        return Outcome(rewritten, changes, tuple(skipped), same)
 
     return whole
 

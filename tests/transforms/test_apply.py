@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -100,4 +102,6 @@ def test_every_transform_has_a_summary_and_is_in_a_file_of_its_name():
     for transform in registry.known():
         assert transform.summary.endswith(".")
         assert transform.function.__module__ == f"tfslim_core.transforms.{transform.name}"
-        assert "Source: tensorflow/tools/graph_transforms/" in transform.documentation
+        assert "\nSource: " in transform.documentation
+        assert transform.documentation.startswith(transform.summary)
+        assert re.search(r"^    (Before|After): ", transform.documentation, flags=re.MULTILINE)

@@ -44,7 +44,7 @@ class Step:
     """A transform that ran: what it changed, and what it left alone.
 
     bytes_before, bytes_after: of the graph with its weights as they are stored. seconds: wall clock.
-    error: why the graph was kept as it was, when an error was ignored.
+    exact: whether answers stay the same. error: why the graph was kept as it was, when an error was ignored.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Step:
     bytes_after: int
     skipped: tuple[Skipped, ...]
     seconds: float
+    exact: bool = True
     error: str = ""
 
 
@@ -122,6 +123,7 @@ def _apply(graph: Graph, asked: list[Call], progress: Progress | None) -> tuple[
                 bytes_after=size,
                 skipped=outcome.skipped,
                 seconds=seconds,
+                exact=unchanged or (call.transform.exact and outcome.exact),
                 error=error,
             )
         )

@@ -25,6 +25,7 @@ from tfslim_core.rewriting import Skip
 
 # Stateful to the registry, but all they do is look at what passes through them.
 _ONLY_LOOK = frozenset("CheckNumerics CheckNumericsV2 Print DebugIdentity DebugIdentityV2 DebugIdentityV3".split())
+_PASS_ON = frozenset("Identity StopGradient PreventGradient Snapshot PlaceholderWithDefault EnsureShape".split())
 # Fan-out times control inputs of one removed node; more would make the graph larger rather than smaller.
 _MOST_NEW_EDGES = 64
 
@@ -49,7 +50,8 @@ def remove_nodes(graph: Graph, *, op: tuple[str, ...], max_inputs: int = 1) -> O
         return Outcome(graph, skipped=tuple(skipped))
     readers = dict.fromkeys(reader.node for name in sweep.gone for reader in graph.readers_of(name))
     new = [sweep.rewired(graph.nodes[name]) for name in readers if name not in sweep.gone]
-    return Outcome(graph.replace(new, sweep.gone), len(sweep.gone), tuple(skipped))
+    exact = all(graph.nodes[name].op in _ONLY_LOOK | _PASS_ON for name in sweep.gone)
+    return Outcome(graph.replace(new, sweep.gone), len(sweep.gone), tuple(skipped), exact)
 
 
 class _Sweep:
