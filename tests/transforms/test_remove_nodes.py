@@ -227,3 +227,33 @@ def test_stale_notes_do_no_harm():
     next(n for n in graph_def.node if n.name == "y").attr["_class"].list.s.append(b"loc:@a")
     graph = Graph.of(graph_def, [x.name], [y.name])
     assert_same_model(graph, removed(graph, "Identity").graph, random_feeds(graph))
+
+
+def test_function_bodies_too():
+    def step(count, x):
+        return count + 1, tf.identity(tf.tanh(tf.identity(x) + 0.5))
+
+    with building() as g:
+        x = tf.compat.v1.placeholder(tf.float32, [3], name="x")
+        tf.compat.v1.enable_control_flow_v2()
+        try:
+            _, y = tf.while_loop(lambda count, x: count < 3, step, [0, x])
+        finally:
+            tf.compat.v1.disable_control_flow_v2()
+        y = tf.identity(y, name="y")
+    graph = view(g, [x], [y])
+
+    def in_bodies(graph):
+        return sum(node.op == "Identity" for function in graph.functions.values() for node in function.node_def)
+
+    done = remove_nodes(graph, op=("Identity",))
+    assert in_bodies(graph) - in_bodies(done.graph) >= 1
+    assert_same_model(graph, done.graph, {"x:0": np.float32([-1, 0, 2])})
+
+
+@pytest.mark.parametrize(("op", "exact"), [("Identity", True), ("CheckNumerics", True), ("Relu", False)])
+def test_taking_out_what_computes_is_said_to_change_the_answers(op, exact):
+    with building() as g:
+        x = tf.compat.v1.placeholder(tf.float32, [3], name="x")
+        y = tf.tanh(tf.nn.relu(tf.debugging.check_numerics(tf.identity(x), "bad")), name="y")
+    assert remove_nodes(view(g, [x], [y]), op=(op,)).exact is exact

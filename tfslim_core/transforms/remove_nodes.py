@@ -8,7 +8,7 @@ inputs go to their readers, so that no assert and no ordering is lost. Exact for
 
 Left alone: a node of the interface; one with an effect of its own other than to look at its input; one whose readers
 use another output than the first; one that changes the type; one that pins the moment at which a variable is read; in
-TensorFlow 1 control flow, one whose control edges say which branch is live. Function bodies are not entered.
+TensorFlow 1 control flow, one whose control edges say which branch is live.
 
 Source: tensorflow/tools/graph_transforms/remove_nodes.cc, same name and parameters; unlike it we keep control inputs,
 and one sweep over the graph does all.
@@ -30,7 +30,7 @@ _PASS_ON = frozenset("Identity StopGradient PreventGradient Snapshot Placeholder
 _MOST_NEW_EDGES = 64
 
 
-@transform("remove_nodes")
+@transform("remove_nodes", enters_functions=True)
 def remove_nodes(graph: Graph, *, op: tuple[str, ...], max_inputs: int = 1) -> Outcome:
     """Take out nodes of the given ops; what read them reads their first input."""
     sweep = _Sweep(graph)
