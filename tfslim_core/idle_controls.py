@@ -17,7 +17,7 @@ _TABLE_CHANGES = frozenset({"LookupTableInsertV2", "LookupTableInsert", "LookupT
 
 
 def busy_nodes(graph: Graph, *, besides: Container[str] = ()) -> set[str]:
-    """The nodes for which it matters when they run. besides: ops whose own effect is not to count."""
+    """The nodes for which it matters when they run. besides: those whose own effect is not to count."""
     tables_change = any(node.op in _TABLE_CHANGES for node in _all_nodes(graph))
     is_busy: dict[str, bool] = {}  # by op, of those that call no function
 
@@ -33,7 +33,7 @@ def busy_nodes(graph: Graph, *, besides: Container[str] = ()) -> set[str]:
     busy: set[str] = set()
     for name in execution_order(graph):
         node = graph.nodes[name]
-        if node.op not in besides and itself(node):
+        if name not in besides and itself(node):
             busy.add(name)
             continue
         for text in node.input:
