@@ -6,7 +6,7 @@ Inlined are PartitionedCall, StatefulPartitionedCall and nodes whose op is a lib
 bodies too; then those in the bodies of branches and loops, which keep their functions. Constants and batch norms behind
 a call cannot be folded before. What has an effect (an assert, an assignment) still happens, and before whatever waited
 for the call. A call that is part of the interface leaves an Identity, IdentityN or NoOp of its name behind, with the
-same outputs. Functions that nobody calls any more go. Exact. A bundle's main graph holds no calls: freezing inlines them.
+same outputs. Functions that nobody calls any more go. Exact. The main graph of a bundle is without calls as it is.
 
 Left alone, with a reason: a call that is fed; one whose function calls itself. Placement hints (`_class`) of the nodes
 of a body go, since they name other nodes of the body.
