@@ -58,7 +58,7 @@ def test_the_old_tool_renames_the_same():
 
 def test_an_unknown_op_is_an_error():
     graph = graph_of(lambda x: tf.raw_ops.Relu(features=x, name="y"))
-    with pytest.raises(TransformError, match="this TensorFlow has no op 'Rellu6'; did you mean 'Relu6'?"):
+    with pytest.raises(TransformError, match="this TensorFlow has no op 'Rellu6'; did you mean 'Relu6'"):
         edited(graph, "Relu", "Rellu6")
 
 
@@ -137,7 +137,7 @@ def test_functions_are_rewritten_too():
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(graphs(shuffled=True))
 def test_there_and_back_is_the_same_graph(graph):
-    there = edited(graph, "Tanh", "Erf")
-    assert op_delta(graph, there.graph) == ({"Tanh": -there.changes, "Erf": there.changes} if there.changes else {})
-    assert edited(there.graph, "Erf", "Tanh").graph == graph
+    there = edited(graph, "Sin", "Cos")
+    assert op_delta(graph, there.graph) == ({"Sin": -there.changes, "Cos": there.changes} if there.changes else {})
+    assert edited(there.graph, "Cos", "Sin").graph == graph
     run(there.graph, random_feeds(graph))
