@@ -29,6 +29,7 @@ from tfslim_core.graph import (
     control_inputs,
     data_inputs,
     external_constant,
+    renamed,
     rewired,
 )
 from tfslim_core.static_shapes import Shape, static_shapes
@@ -40,10 +41,14 @@ _SHAPE_OPS = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 
 @dataclass(frozen=True)
 class Folding:
-    """How to fold: what is left alone, and the bytes that a result may have when it does not replace as many."""
+    """How to fold: what is left alone, and the bytes that a result may have when it does not replace as many.
+
+    clear_output_shapes: forget the shapes noted at nodes, rather than to let them take part in finding shapes.
+    """
 
     excluded: Excluded
     most: int
+    clear_output_shapes: bool = True
 
     def fold(self, graph: Graph, reasons: dict[str, str], borrowed: Collection[str] = ()) -> tuple[Graph, int]:
         """The graph with constants in the place of what is the same on every request; itself when there is nothing.
@@ -51,6 +56,8 @@ class Folding:
         reasons: gets why nodes that read constants alone stay. borrowed: constants that others hold too, so that
         nothing is gained when the graph reads them no more.
         """
+        if self.clear_output_shapes:
+            graph = _without_output_shapes(graph)
         graph, changes = _fold_shapes(graph, self.excluded, reasons)
         for _ in range(_ROUNDS):
             # What was too large beside the constants that it read may not be beside what they have become.
@@ -127,6 +134,14 @@ class Folding:
             reasons.update(failed)
             refused |= failed.keys()
         return graph, 0, False
+
+
+def _without_output_shapes(graph: Graph) -> Graph:
+    noted = [node for node in graph.nodes.values() if "_output_shapes" in node.attr]
+    copies = [renamed(node, node.name) for node in noted]
+    for copy in copies:
+        del copy.attr["_output_shapes"]
+    return graph.replace(copies) if copies else graph
 
 
 def _fold_shapes(graph: Graph, excluded: Excluded, reasons: dict[str, str]) -> tuple[Graph, int]:

@@ -28,7 +28,8 @@ from __future__ import annotations
 
 from tfslim_core.constant_nodes import Excluded
 from tfslim_core.folding import Folding
-from tfslim_core.graph import Graph, parse_input, renamed
+from tfslim_core.function_folding import fold_with_functions
+from tfslim_core.graph import Graph, parse_input
 from tfslim_core.registry import Outcome, Skipped, transform
 
 
@@ -43,22 +44,6 @@ def fold_constants(
 ) -> Outcome:
     """Compute now what is the same on every request, where that does not grow the graph."""
     excluded = Excluded(frozenset(exclude_op), frozenset(parse_input(name).node for name in exclude_node))
-    folding = Folding(excluded, max_constant_size_in_bytes)
-    reasons: dict[str, str] = {}
-    if clear_output_shapes:
-        graph = _without_output_shapes(graph)
-    graph, changes = folding.fold(graph, reasons)
-    skipped = tuple(
-        Skipped(name, reason)
-        for name, reason in reasons.items()
-        if name in graph.nodes and graph.nodes[name].op != "Const"
-    )
-    return Outcome(graph, changes, skipped)
-
-
-def _without_output_shapes(graph: Graph) -> Graph:
-    noted = [node for node in graph.nodes.values() if "_output_shapes" in node.attr]
-    copies = [renamed(node, node.name) for node in noted]
-    for copy in copies:
-        del copy.attr["_output_shapes"]
-    return graph.replace(copies) if copies else graph
+    folding = Folding(excluded, max_constant_size_in_bytes, clear_output_shapes)
+    graph, changes, reasons = fold_with_functions(graph, folding)
+    return Outcome(graph, changes, tuple(Skipped(name, reason) for name, reason in reasons.items()))
