@@ -8,4 +8,5 @@ ROOT = Path(__file__).parents[1]
 OUT = ROOT / "build/benchmarks"
 GUESSLANG = ROOT / ".cache/models/guesslang/data/model"
 BASIC_PITCH = ROOT / ".cache/models/basic_pitch/saved_models/icassp_2022/nmp"
+SLEEPECG = ROOT / ".cache/models/sleepecg/classifiers/ws-gru-mesa.zip"
 PAGE = ROOT / "docs/benchmarks.md"
