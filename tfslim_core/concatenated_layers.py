@@ -24,7 +24,7 @@ def concatenated() -> Pattern:
 
 
 def fold_concatenated(graph: Graph, m: Match) -> Edit:
-    """Each layer with its share of the factors; the offsets follow the ConcatV2 where they can.
+    """Each layer with its share; offsets go into the biases or, where there are none, into one after the ConcatV2.
 
     Raises:
         Skip: it would not be certain to compute the same, or would take more room.
@@ -38,33 +38,27 @@ def fold_concatenated(graph: Graph, m: Match) -> Edit:
     scale, offset = affine(m, channels)
     ends = np.cumsum([one.number for one in each])[:-1]
     scales = np.split(scale, ends) if along else [scale] * len(layers)
-    biases = [one.bias() for one in layers]
-    biased_ones = sum(one.has_bias for one in layers)
-    if not biased_ones and (scale == 1).all():
+    has_bias = any(one.has_bias for one in layers)
+    if not has_bias and (scale == 1).all():
         raise Skip(NOTHING)  # a bias after the ConcatV2 is the form that stays
     nodes: list[NodeDef] = []
     weights: dict[str, Weight] = {}
 
-    def bake(position: int, added: Vector | None, top: str) -> None:
+    def bake(position: int, added: Vector | None, top: str) -> str:
         new, large = layers[position].baked(scales[position], added, top)
         nodes.extend(new)
         weights.update(large)
+        return top
 
-    if biased_ones and (not along or biased_ones == len(layers)):
+    if has_bias:
         offsets = np.split(offset, ends) if along else [offset] * len(layers)
-        tops = [
-            m.node(f"biased{i}").name if one.has_bias else m.fresh(f"{one.node.name}/BiasAdd")
-            for i, one in enumerate(layers)
-        ]
-        for position, bias in enumerate(biases):
-            bake(position, bias * scales[position] + offsets[position], tops[position])
+        tops = []
+        for position, one in enumerate(layers):
+            top = m.node(f"biased{position}").name if one.has_bias else m.fresh(f"{one.node.name}/BiasAdd")
+            tops.append(bake(position, one.bias() * scales[position] + offsets[position], top))
         return Edit([*nodes, renamed(concat, m.root, [*tops, m.ref("axis")])], weights)
-    names = [one.node.name for one in layers]
-    for position, name in enumerate(names):
-        bake(position, None, name)
-    if along:
-        offset = np.concatenate(biases) * scale + offset
-    if not biased_ones and not offset.any():
+    names = [bake(position, None, one.node.name) for position, one in enumerate(layers)]
+    if not offset.any():
         return Edit([*nodes, renamed(concat, m.root, [*names, m.ref("axis")])], weights)
     value = offset.astype(layers[0].dtype)
     if not np.isfinite(value).all():

@@ -98,20 +98,23 @@ def _channels(graph: Graph, m: Match, suffixes: list[str]) -> Channels:
     return channels
 
 
-def _known_shape(graph: Graph, node: NodeDef) -> list[int]:
-    """The dimensions of what a placeholder, perhaps cast or taken times a scalar, gives; none when not known."""
-    while node.op not in ("Placeholder", "PlaceholderWithDefault"):
-        inputs = [name for name, _ in data_inputs(node)]
-        if node.op in _ONE_BY_ONE:
-            inputs = [name for name in inputs if not _is_scalar(graph, name)]
-        if node.op not in _ONE_BY_ONE | {"Cast", "Identity"} or len(inputs) != 1:
-            return []
-        node = graph.nodes[inputs[0]]
-    return [dim.size for dim in node.attr["shape"].shape.dim]
-
-
-def _is_scalar(graph: Graph, name: str) -> bool:
-    return graph.nodes[name].op == "Const" and graph.constant_shape(name) == ()
+def _known_shape(graph: Graph, node: NodeDef, most: int = 20) -> list[int]:
+    """The dimensions, -1 if not known, of what is computed from a placeholder and constants one by one; else none."""
+    if node.op in ("Placeholder", "PlaceholderWithDefault"):
+        return [dim.size for dim in node.attr["shape"].shape.dim]
+    inputs = [graph.nodes[name] for name, _ in data_inputs(node)]
+    if node.op in ("Cast", "Identity") and most:
+        return _known_shape(graph, inputs[0], most - 1)
+    summands = [one for one in inputs if one.op == "Const"]
+    if node.op not in _ONE_BY_ONE or len(summands) != 1 or not most:
+        return []
+    shape = list(graph.constant_shape(summands[0].name))
+    other = _known_shape(graph, inputs[1 - inputs.index(summands[0])], most - 1)
+    if not other:
+        return []
+    rank = max(len(shape), len(other))
+    padded = ([1] * (rank - len(sizes)) + sizes for sizes in (shape, other))
+    return [theirs if mine == 1 else mine for mine, theirs in zip(*padded, strict=True)]
 
 
 def _pads(m: Match) -> bool:

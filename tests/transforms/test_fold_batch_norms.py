@@ -488,3 +488,320 @@ def test_mobilenet_has_no_batch_norm_left():
     assert [step.changes for step in steps if step.name == "fold_batch_norms"] == [52]
     assert not [step.skipped for step in steps if step.name == "fold_batch_norms" and step.skipped]
     assert_same_model(graph, slim, random_feeds(graph, unknown=2), rtol=1e-4, atol=1e-7)
+
+
+def vector(size, seed=5, low=0.5):
+    return tf.constant(np.random.default_rng(seed).uniform(low, low + 1, size).astype(np.float32))
+
+
+def folded(g, x, outputs, tolerance=1e-4):
+    """The graph after the transform, which computes the same."""
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    graph = view(g, [x], outputs)
+    outcome = fold_batch_norms(graph)
+    assert_same_model(graph, outcome.graph, random_feeds(graph, unknown=2), rtol=tolerance, atol=tolerance)
+    assert fold_batch_norms(outcome.graph).graph is outcome.graph, "one run is enough"
+    return outcome
+
+
+def counts(outcome, *names):
+    found = op_counts(outcome.graph)
+    return {name: found[name] for name in names}
+
+
+OTHER_LAYERS = {
+    "transposed convolution": lambda: (
+        x := v1.placeholder(tf.float32, [2, 4, 5, 3], "x"),
+        tf.nn.conv2d_transpose(x, vector([3, 3, 6, 3]), tf.stack([tf.shape(x)[0], 8, 10, 6]), 2),
+    ),
+    "3-d convolution": lambda: (
+        x := v1.placeholder(tf.float32, [2, 4, 5, 4, 3], "x"),
+        tf.nn.conv3d(x, vector([2, 2, 2, 3, 6]), [1, 1, 1, 1, 1], "SAME"),
+    ),
+    "3-d transposed convolution": lambda: (
+        x := v1.placeholder(tf.float32, [2, 4, 5, 4, 3], "x"),
+        tf.nn.conv3d_transpose(x, vector([2, 2, 2, 6, 3]), [2, 8, 10, 8, 6], 2),
+    ),
+    "batched product": lambda: (
+        x := v1.placeholder(tf.float32, [2, 4, 3], "x"),
+        tf.raw_ops.BatchMatMulV2(x=x, y=vector([3, 6])),
+    ),
+    "batched product, transposed": lambda: (
+        x := v1.placeholder(tf.float32, [2, 4, 3], "x"),
+        tf.raw_ops.BatchMatMulV2(x=x, y=vector([6, 3]), adj_y=True),
+    ),
+    "Einsum": lambda: (x := v1.placeholder(tf.float32, [2, 4, 3], "x"), tf.einsum("abc,cd->abd", x, vector([3, 6]))),
+    "Einsum, weights first": lambda: (
+        x := v1.placeholder(tf.float32, [2, 4, 3], "x"),
+        tf.einsum("dec,abc->abed", vector([6, 2, 3]), x),
+    ),
+    "Conv1D": lambda: (
+        x := v1.placeholder(tf.float32, [2, 9, 3], "x"),
+        tf.squeeze(tf.nn.conv2d(tf.expand_dims(x, 1), vector([1, 3, 3, 6]), 2, "SAME"), [-3]),
+    ),
+    "Dense on three dimensions": lambda: (
+        x := v1.placeholder(tf.float32, [None, None, 3], "x"),
+        tf.tensordot(x, vector([3, 6]), 1),
+    ),
+    "dilated convolution": lambda: (
+        x := v1.placeholder(tf.float32, [2, 8, 8, 3], "x"),
+        tf.batch_to_space(
+            tf.nn.conv2d(tf.space_to_batch(x, [2, 2], [[2, 2], [2, 2]]), vector([3, 3, 3, 6]), 1, "VALID"),
+            [2, 2],
+            [[0, 0], [0, 0]],
+        ),
+    ),
+    "Transpose": lambda: (
+        x := v1.placeholder(tf.float32, [2, 5, 6, 3], "x"),
+        tf.transpose(tf.nn.conv2d(x, vector([3, 3, 3, 6]), 1, "SAME"), [3, 0, 2, 1]),
+    ),
+}
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kind", OTHER_LAYERS)
+def test_other_layers_and_what_moves_their_output(kind, bias):
+    with building() as g:
+        x, y = OTHER_LAYERS[kind]()
+        size = [6, 1, 1, 1] if kind == "Transpose" else [6]
+        if bias:
+            y = y + vector(size, 1)
+        y = tf.identity(y * vector(size, 2) - vector(size, 3), "y")
+    outcome = folded(g, x, y, 1e-3)
+    assert counts(outcome, "Mul", "AddV2", "Sub", "BiasAdd") == {"Mul": 0, "AddV2": 0, "Sub": 0, "BiasAdd": 1}
+    assert outcome.skipped == ()
+
+
+@pytest.mark.parametrize("kind", ["Conv1D", "dilated convolution", "transposed convolution", "3-d convolution"])
+def test_a_batch_norm_op_over_other_layers(kind):
+    with building() as g:
+        x, y = OTHER_LAYERS[kind]()
+        if kind == "Conv1D":
+            y = tf.expand_dims(y, 1)
+        layout = "NDHWC" if "3-d" in kind else "NHWC"
+        y = Maker().norm(y, 6, data_format=layout)
+    if kind == "Conv1D":
+        assert "no layer" in skipped_reason(g, [x], [y])  # an ExpandDims is not looked through
+    else:
+        assert counts(folded(g, x, y, 1e-3), "FusedBatchNormV3", "BiasAdd") == {"FusedBatchNormV3": 0, "BiasAdd": 1}
+
+
+def test_a_division_is_a_factor_and_one_by_zero_is_left_alone():
+    for value, left in (([2.0, 4, 8], 0), ([2.0, 0, 8], 1)):
+        with building() as g:
+            make = Maker()
+            x = make.input("MatMul", 3)
+            y = tf.realdiv(make.layer("MatMul", x, 3, 3), tf.constant(value), name="norm")
+        graph = view(g, [x], [y])
+        outcome = fold_batch_norms(graph)
+        assert op_counts(outcome.graph)["RealDiv"] == left
+    assert reasons(outcome) == {"norm": "a factor or an offset is not finite"}
+
+
+def with_tail(layer, shape=(6,)):
+    """A layer made by `layer(x)` with a Mul named `norm` after it."""
+    with building() as g:
+        x = v1.placeholder(tf.float32, [2, 6, 6, 6], "x")
+        y = tf.multiply(layer(x), vector(shape), name="norm")
+    return g, [x], [y]
+
+
+def test_moves_that_are_not_certain_are_left_alone():
+    def conv(x):
+        return tf.nn.conv2d(x, vector([1, 1, 6, 6]), 1, "SAME")
+
+    cases = {
+        "may take the channels apart": (lambda x: tf.reshape(conv(x), [2, 6, 36, 1]), [1]),
+        "may take the channels' axis away": (lambda x: tf.raw_ops.Squeeze(input=conv(x)), [6]),
+        "cuts along the channels": (
+            lambda x: tf.batch_to_space(conv(x), [1, 1, 2], [[0, 0]] * 3),
+            [12],
+        ),
+        "the order of": (lambda x: tf.transpose(conv(x), v1.placeholder_with_default([0, 1, 2, 3], [4])), [6]),
+        "the last axis of the output is not one of the weights alone": (
+            lambda x: tf.einsum("abcd,de->abec", x, vector([6, 6])),
+            [6],
+        ),
+        "each matrix of the batch": (lambda x: tf.raw_ops.BatchMatMulV2(x=x, y=vector([2, 6, 6, 6])), [6]),
+    }
+    for reason, (make, shape) in cases.items():
+        g, x, y = with_tail(make, shape)
+        assert reason in skipped_reason(g, x, y), reason
+
+
+def test_a_reshape_that_takes_rows_for_channels_is_left_alone():
+    with building() as g:
+        x = v1.placeholder(tf.float32, [6, 3], "x")
+        y = tf.reshape(x @ vector([3, 4]), [4, 6]) * vector([6])
+        y = tf.identity(y, "y")
+    graph = view(g, [x], [y])
+    outcome = fold_batch_norms(graph)
+    assert outcome.graph is graph
+
+
+def concatenated_layers(axis, biases, tail, layers=2):
+    with building() as g:
+        make = Maker()
+        x = v1.placeholder(tf.float32, [2, 5, 6, 3], "x")
+        sizes = [4 + 2 * number * (axis in (3, -1)) for number in range(layers)]
+        branches = []
+        for number, size in enumerate(sizes):
+            y = tf.nn.conv2d(x, make.const([2, 2, 3, size]), 1, "SAME", name=f"layer_{number}")
+            branches.append(tf.nn.bias_add(y, make.const([size])) if biases[number % 2] else y)
+        total = sum(sizes) if axis in (3, -1) else 4
+        y = tf.concat(branches, axis)
+        y = make.norm(y, total) if tail == "norm" else tf.nn.bias_add(y * make.const([total]), make.const([total]))
+        y = tf.identity(y, "y")
+    return g, x, y
+
+
+@pytest.mark.parametrize("biases", [(False, False), (True, True), (True, False)])
+@pytest.mark.parametrize("axis", [3, -1, 1, 0])
+@pytest.mark.parametrize("tail", ["norm", "mul"])
+def test_concatenated_layers_get_their_share(axis, biases, tail):
+    g, x, y = concatenated_layers(axis, biases, tail, layers=3)
+    outcome = folded(g, x, y)
+    assert counts(outcome, "FusedBatchNormV3", "Mul", "ConcatV2") == {"FusedBatchNormV3": 0, "Mul": 0, "ConcatV2": 1}
+    assert outcome.skipped == ()
+    assert op_counts(outcome.graph)["BiasAdd"] == (3 if any(biases) else 1)
+
+
+def test_concatenated_layers_with_shared_weights_or_twice_the_same_are_left_alone():
+    def both(weights, name):
+        return tf.nn.conv2d(g.get_tensor_by_name("x:0"), weights, 1, "SAME", name=name)
+
+    for same, reason in ((False, "the weights are shared"), (True, "the same layer is concatenated twice")):
+        with building() as g:
+            make = Maker()
+            x = make.input("Conv2D", 3)
+            weights = make.const([2, 2, 3, 4])
+            first = both(weights, "first")
+            y = make.norm(tf.concat([first, first if same else both(weights, "second")], 3), 8)
+        assert reason in skipped_reason(g, [x], [y])
+
+
+BEFORE = {
+    "Conv2D, VALID": ([2, 5, 6, 3], lambda x: tf.nn.conv2d(x, vector([2, 3, 3, 4]), 1, "VALID")),
+    "Conv2D, 1x1": ([2, 5, 6, 3], lambda x: tf.nn.conv2d(x, vector([1, 1, 3, 4]), 2, "SAME")),
+    "Depthwise": ([2, 5, 6, 3], lambda x: tf.nn.depthwise_conv2d(x, vector([2, 3, 3, 2]), [1, 1, 1, 1], "VALID")),
+    "MatMul": ([2, 3], lambda x: tf.matmul(x, vector([3, 4]))),
+    "MatMul, transposed": ([2, 3], lambda x: tf.matmul(x, vector([4, 3]), transpose_b=True)),
+    "Conv3D": ([2, 4, 5, 6, 3], lambda x: tf.nn.conv3d(x, vector([2, 2, 2, 3, 4]), [1] * 5, "VALID")),
+}
+
+
+@pytest.mark.parametrize("kind", BEFORE)
+@pytest.mark.parametrize("size", [(), (3,)])
+def test_what_stands_before_a_layer_goes_into_it(kind, size):
+    shape, layer = BEFORE[kind]
+    with building() as g:
+        x = v1.placeholder(tf.float32, shape, "x")
+        y = tf.identity(layer((x * vector(size, 1) - vector(size, 2)) / vector(size, 3) + 1.0), "y")
+    outcome = folded(g, x, y)
+    left = counts(outcome, "Mul", "RealDiv", "Sub", "AddV2", "BiasAdd")
+    assert left == {"Mul": 0, "RealDiv": 0, "Sub": 0, "AddV2": 0, "BiasAdd": 1}
+
+
+@pytest.mark.parametrize("pad", [False, True])
+def test_before_a_layer_that_pads_a_product_and_a_sum_become_one_sum(pad):
+    with building() as g:
+        x = v1.placeholder(tf.float32, [None, 5, 6, 3], "x")
+        y = (x * (1 / 255.0) + 0.0 - vector([1, 1, 1, 3], 2)) / vector([1, 1, 1, 3], 3)
+        if pad:
+            y = tf.pad(y, [[0, 0], [1, 1], [0, 1], [0, 0]])
+        y = tf.nn.conv2d(y, vector([2, 3, 3, 4]), 1, "VALID" if pad else "SAME", name="y")
+    outcome = folded(g, x, y)
+    assert counts(outcome, "Mul", "RealDiv", "Sub", "AddV2", "BiasAdd") == {
+        "Mul": 0,
+        "RealDiv": 0,
+        "Sub": 0,
+        "AddV2": 1,
+        "BiasAdd": 0,
+    }
+
+
+@pytest.mark.parametrize(("padding", "left"), [("VALID", "BiasAdd"), ("SAME", "AddV2")])
+def test_a_batch_norm_before_a_convolution(padding, left):
+    with building() as g:
+        make = Maker()
+        x = make.input("Conv2D", 3)
+        y = tf.nn.conv2d(make.norm(tf.tanh(x), 3), vector([2, 3, 3, 4]), 1, padding, name="y")
+    outcome = folded(g, x, y)
+    assert counts(outcome, "FusedBatchNormV3", left) == {"FusedBatchNormV3": 0, left: 1}
+
+
+def test_an_offset_at_the_border_is_not_folded():
+    with building() as g:
+        x = v1.placeholder(tf.float32, [2, 5, 6, 3], "x")
+        y = tf.nn.conv2d(x + 3.0, vector([2, 3, 3, 4]), 1, "SAME", name="y")
+    graph = view(g, [x], [y])
+    assert fold_batch_norms(graph).graph is graph
+
+
+@pytest.mark.parametrize("shape", [[2, 5, 6, 1], [2, 5, 6, None], None, [5, 6, 3]])
+def test_a_constant_that_might_widen_what_it_is_applied_to_is_left_alone(shape):
+    with building() as g:
+        x = v1.placeholder(tf.float32, shape, "x")
+        factor = vector([2, 1, 1, 3] if shape == [5, 6, 3] else [1, 1, 1, 3])
+        y = tf.nn.conv2d(x * factor, vector([2, 3, 3, 4]), 1, "VALID", name="norm")
+    reason = skipped_reason(g, [x], [y])
+    assert "might widen" in reason or "not one value" in reason
+
+
+def test_grouped_convolutions_take_factors_only_where_all_are_one():
+    for size, left in (((), 0), ((4,), 1)):
+        with building() as g:
+            x = v1.placeholder(tf.float32, [2, 5, 6, 4], "x")
+            y = tf.nn.conv2d(x * vector(size), vector([2, 3, 2, 6]), 1, "VALID", name="y")
+        graph = view(g, [x], [y])
+        outcome = fold_batch_norms(graph)
+        assert op_counts(outcome.graph)["Mul"] == left
+        assert_same_model(graph, outcome.graph, random_feeds(graph), rtol=1e-4, atol=1e-4)
+
+
+def test_what_others_read_before_a_layer_stays():
+    with building() as g:
+        x = v1.placeholder(tf.float32, [2, 3], "x")
+        scaled = x * 2.0
+        y = tf.matmul(scaled, vector([3, 4]), name="y")
+        z = tf.tanh(scaled, "z")
+    graph = view(g, [x], [y, z])
+    outcome = fold_batch_norms(graph)
+    assert (outcome.graph, outcome.skipped) == (graph, ())
+
+
+def test_a_linear_layer_keeps_its_bias_before_the_next():
+    with building() as g:
+        x = v1.placeholder(tf.float32, [2, 3], "x")
+        y = tf.nn.bias_add(tf.matmul(x, vector([3, 4])), vector([4]))
+        y = tf.matmul(y, vector([4, 5], 2), name="y")
+    graph = view(g, [x], [y])
+    assert fold_batch_norms(graph).graph is graph
+
+
+def test_a_product_with_one_is_taken_out():
+    with building() as g:
+        make = Maker()
+        x = make.input("MatMul", 3)
+        y = make.layer("MatMul", x, 3, 3)
+        swish = y * tf.sigmoid(1.0 * (tf.constant(1.0) * y))
+        kept = tf.multiply(swish, 1.0, name="kept")
+        with g.control_dependencies([x]):
+            ordered = tf.multiply(swish, 1.0)
+        z = tf.tanh(ordered, "z")
+    graph = view(g, [x], [kept, z])
+    outcome = fold_batch_norms(graph)
+    assert op_delta(graph, outcome.graph)["Mul"] == -2
+    assert_same_model(graph, outcome.graph, random_feeds(graph))
+
+
+def test_a_spelled_out_batch_norm_that_stays_has_a_reason():
+    with building() as g:
+        make = Maker()
+        x = make.input("Conv2D", 3)
+        y = tf.nn.relu(x) * make.const([3]) + make.const([3])
+        y = tf.identity(y, "y")
+    graph = view(g, [x], [y])
+    assert [one.reason for one in fold_batch_norms(graph).skipped] == [
+        "below it is no layer whose weights, like its own parameters, are constants"
+    ]

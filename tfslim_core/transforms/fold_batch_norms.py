@@ -144,4 +144,6 @@ def _without_ones(graph: Graph) -> tuple[Graph, int]:
 
 
 def _is_one(graph: Graph, name: str) -> bool:
-    return graph.nodes[name].op == "Const" and graph.constant_shape(name) == () and bool(graph.value(name) == 1)
+    node = graph.nodes[name]
+    scalar = node.op == "Const" and graph.constant_shape(name) == () and not control_inputs(node)
+    return scalar and bool(graph.value(name) == 1)
