@@ -61,6 +61,7 @@ from tfslim_core.idle_controls import busy_nodes
 from tfslim_core.registry import Outcome, Skipped, transform
 from tfslim_core.rewriting import Skip
 from tfslim_core.transforms.remove_nodes import remove_nodes
+from tfslim_core.unread import without_unread
 
 _CHECKS = ("CheckNumerics", "CheckNumericsV2")
 _PASS_ON = (
@@ -162,7 +163,7 @@ def _without_dropouts(graph: Graph) -> Outcome:
         unread += [source.node for source in data_inputs(root)]
     if not new:
         return Outcome(graph, skipped=tuple(skipped))
-    return Outcome(_without_unread(graph.replace(new), unread), len(new), tuple(skipped))
+    return Outcome(without_unread(graph.replace(new), unread), len(new), tuple(skipped))
 
 
 def _without_ends(graph: Graph, found: set[str]) -> Outcome:
@@ -202,20 +203,5 @@ def _without_ends(graph: Graph, found: set[str]) -> Outcome:
             kept = [text for text in node.input if not (text.startswith("^") and text[1:] in gone)]
             new[reader] = renamed(node, reader, kept)
     sources = [source.node for name in ends for source in graph.sources(name)]
-    slim = _without_unread(graph.replace(new.values(), gone), sources)
+    slim = without_unread(graph.replace(new.values(), gone), sources)
     return Outcome(slim, len(ends), tuple(skipped))
-
-
-def _without_unread(graph: Graph, names: Iterable[str]) -> Graph:
-    """The graph without those of the nodes that nobody reads and that do nothing, and what they alone read."""
-    gone: set[str] = set()
-    todo = list(names)
-    while todo:
-        name = todo.pop()
-        if name in gone or name in graph.interface or name not in graph.nodes:
-            continue
-        read = any(reader.node not in gone for reader in graph.readers_of(name))
-        if not read and not ops.has_effect(graph.nodes[name], graph.functions):
-            gone.add(name)
-            todo.extend(source.node for source in graph.sources(name))
-    return graph.replace(drop=gone) if gone else graph
