@@ -69,6 +69,17 @@ def stages(write_docs: WriteDocs = False) -> None:
 
 
 @app.command()
+def transforms(write_docs: WriteDocs = False) -> None:
+    """The transforms beside the old Graph Transform Tool: time, nodes and bytes, on real graphs and a large one."""
+    from benchmarks import transforms as section
+
+    before = facts(_command())
+    with _telling() as told:
+        found = section.run(told)
+    _publish("transforms", "Transforms", before, [section.sheet(found)], found, write_docs)
+
+
+@app.command()
 def validation(write_docs: WriteDocs = False) -> None:
     """The validation job against a bare loop over the same batches."""
     from benchmarks import validation as section
@@ -84,6 +95,7 @@ def everything(seconds: Seconds = 8, write_docs: WriteDocs = False) -> None:
     """All of them, one after the other."""
     serving(None, seconds, write_docs)
     stages(write_docs)
+    transforms(write_docs)
     validation(write_docs)
 
 
