@@ -121,8 +121,11 @@ def test_a_variable_is_read_before_it_is_written():
         read = tf.raw_ops.ReadVariableOp(resource=counter, dtype=tf.float32, name="read")
         with g.control_dependencies([read]):
             add = tf.raw_ops.AssignAddVariableOp(resource=counter, value=x, name="add")
-        y = tf.raw_ops.Neg(x=read, name="y")
-    outcome = removed(view(g, [x], [y], [add]))
+        with g.control_dependencies([add]):
+            later = tf.raw_ops.ReadVariableOp(resource=counter, dtype=tf.float32, name="later")
+        y = tf.raw_ops.Sub(x=later, y=read, name="y")
+    outcome = removed(view(g, [x], [y]))
+    assert reasons(outcome) == {"add": STATE, "later": STATE}
     assert list(outcome.graph.nodes["add"].input) == ["counter", "x", "^read"]
 
 
