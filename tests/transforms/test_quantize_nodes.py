@@ -683,6 +683,13 @@ def test_dead_layers_go_on_as_zeros():
     assert worst(graph, quantize_nodes(graph).graph, random_feeds(graph)) < [3]
 
 
+def test_a_request_of_nan_is_an_error_rather_than_a_number():
+    graph = quantize_nodes(net()).graph
+    images_of_nan = np.full([2, 8, 8, 3], np.nan, "f")
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        run(graph, {"x:0": images_of_nan})
+
+
 def test_loops_of_tensorflow_1_run():
     with building() as g:
         v1.disable_control_flow_v2()
