@@ -39,6 +39,10 @@ class Drawn:
         nodes = "\n".join(f"  {n.name} = {n.op}({', '.join(n.input)})" for n in graph.nodes.values())
         return f"{self.steps} {graph.inputs} -> {graph.outputs} {graph.targets}\n{nodes}"
 
+    def _repr_pretty_(self, printer, cycle) -> None:
+        """What Hypothesis shows of a failed example."""
+        printer.text(repr(self))
+
 
 def run(graph: Graph, feeds) -> list[np.ndarray]:
     """The outputs' values as the nodes compute them one by one, optimized by nobody; the targets run too."""
@@ -53,7 +57,8 @@ def run(graph: Graph, feeds) -> list[np.ndarray]:
     with tf.Graph().as_default():
         tf.import_graph_def(graph_def, name="")
         with v1.Session(config=options) as session:
-            return session.run([*graph.outputs, *graph.targets], feeds)[: len(graph.outputs)]
+            session.run(list(graph.targets), feeds)  # these may fill tables
+            return session.run(list(graph.outputs), feeds)
 
 
 @st.composite

@@ -35,6 +35,7 @@ def efficientnet(size: int = 64) -> keras.Model:
 
 def text_lstm(words: int = 200, size: int = 24) -> keras.Model:
     """Strings to three numbers: TextVectorization (a table), an embedding, an LSTM (a loop), a dense layer."""
+    keras.utils.clear_session()  # the names of layers are numbered
     keras.utils.set_random_seed(7)
     vectorize = keras.layers.TextVectorization(max_tokens=words, output_sequence_length=8)
     vectorize.adapt(SENTENCES)
@@ -54,6 +55,7 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
 
 def _lively(application: Callable[..., keras.Model], size: int, brightest: float = 1) -> keras.Model:
     """Batch norm statistics near those of noise: with those of a new model a signal dies on its way."""
+    keras.utils.clear_session()  # the names of layers are numbered
     keras.utils.set_random_seed(7)
     model = application(weights=None, input_shape=(size, size, 3), classifier_activation=None)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]

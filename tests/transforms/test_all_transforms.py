@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.generated_graphs import graphs, run
-from tests.graphs import assert_same_interface, whole_graph_def
+from tests.graphs import whole_graph_def
 from tests.old_tool import OldToolError, transformed, with_default_attributes
 from tfslim_core import ops, registry, transforms
 from tfslim_core.errors import GraphError
@@ -109,7 +109,8 @@ def same(before: Graph, after: Graph) -> bool:
 
 def assert_whole(before: Graph, after: Graph):
     """Names and types of the interface, and what the GraphDef says of its version, are as they were."""
-    assert_same_interface(before, after)
+    assert (after.inputs, after.outputs) == (before.inputs, before.outputs)
+    assert set(before.targets) <= set(after.targets) <= after.nodes.keys()  # a table may have come, and be filled
     for tensor in (*before.inputs, *before.outputs):
         node, port = parse_input(tensor)
         types = [ops.output_dtypes(graph.nodes[node], graph.functions)[port] for graph in (before, after)]
@@ -143,7 +144,8 @@ def assert_holds(call, drawn, wanted):
     with at_most(20):
         after = transforms.apply(before, [call])[0]
         again = transforms.apply(after, [call])[0]
-    if call.transform.name not in ("insert_logging",):  # asked twice, it logs twice
+    # Asked twice, it logs twice; and to round what is rounded may move it by a rounding.
+    if call.transform.name != "insert_logging" and call.transform.exact:
         assert same(after, again), "the second time it changes something again"
     if after is before:
         return
@@ -169,20 +171,20 @@ def assert_near(wanted, found):
             assert np.array_equal(before, after)
 
 
-@pytest.mark.parametrize("calls", [None, *LISTS], ids=["default", "gtt", "merge first", "everything"])
+@pytest.mark.parametrize("calls", [None, *LISTS], ids=["default", "classic", "merge first", "more"])
 def test_lists_of_transforms_keep_values(calls):
-    @settings(max_examples=40, **HYPOTHESIS)
+    @settings(max_examples=25, **HYPOTHESIS)
     @given(drawn=graphs())
     def test(drawn):
         with at_most(20):
             after, steps = transforms.apply(drawn.graph, calls)
-            again = transforms.apply(after, calls)[0]
         assert not [step.error for step in steps if step.error]
         assert_whole(drawn.graph, after)
-        found = run(after, drawn.feeds)
-        wanted = run(drawn.graph, drawn.feeds)
+        wanted, found = run(drawn.graph, drawn.feeds), run(after, drawn.feeds)
         assert distance(wanted, found) <= 1, f"{wanted} became {found}"
-        assert len(again.nodes) == len(after.nodes)
+        if calls is None:
+            with at_most(20):
+                assert len(transforms.apply(after)[0].nodes) == len(after.nodes), "it finds more the second time"
 
     test()
 
