@@ -103,5 +103,5 @@ def test_every_transform_has_a_summary_and_is_in_a_file_of_its_name():
         assert transform.summary.endswith(".")
         assert transform.function.__module__ == f"tfslim_core.transforms.{transform.name}"
         assert "\nSource: " in transform.documentation
-        assert transform.documentation.startswith(transform.summary)
+        assert transform.documentation.startswith(transform.summary + "\n"), transform.name
         assert re.search(r"^    (Before|After): ", transform.documentation, flags=re.MULTILINE)

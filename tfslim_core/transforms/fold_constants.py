@@ -1,4 +1,4 @@
-"""Compute now what is the same on every request.
+"""Compute now what is the same on every request, where that does not grow the graph.
 
     Before: y = MatMul(x, Transpose(W))        After: y = MatMul(x, W')  with W' = Transpose(W)
 

@@ -1,8 +1,8 @@
-"""Take out nodes that only pass their first input on.
+"""Take out nodes of the given ops; what read them reads their first input.
 
     Before: y = Relu(Identity(x, ^a))        After: y = Relu(x, ^a)
 
-Nodes of the ops given, with one to `max_inputs` data inputs; what read them reads their first input. Their control
+Taken out are nodes with one to `max_inputs` data inputs. Their control
 inputs go to their readers, so that no assert and no ordering is lost. Exact for ops that pass their input on
 (Identity, StopGradient, CheckNumerics, Print); taking out any other op changes what is computed, as asked.
 

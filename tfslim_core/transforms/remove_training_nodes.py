@@ -78,7 +78,7 @@ _MOST_INPUTS = 1 << 30
 
 @transform("remove_training_nodes")
 def remove_training_nodes(graph: Graph, *, freeze_defaults: bool = False, keep_asserts: bool = False) -> Outcome:
-    """Take out what only training and debugging need: checks, prints, gradient stops, dropouts that drop nothing."""
+    """Take out what only training and debugging need."""
     pass_on = frozenset(_PASS_ON) | ({"PlaceholderWithDefault"} if freeze_defaults else set())
     ends = frozenset(_ENDS)
     if not keep_asserts:

@@ -1,4 +1,4 @@
-"""Drop what the signatures do not need.
+"""Drop the nodes and functions that no signature needs.
 
     Before: x -> A -> y (output)        After: x -> A -> y
             x -> B -> C
