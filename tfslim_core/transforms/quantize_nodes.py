@@ -22,8 +22,8 @@ them. Where the range comes from:
   range, so that all steps are for what it lets through;
 - of any other float tensor, the fallback or measured.
 
-A measured range is moved by less than a step, to begin at a multiple of its step: kernels disagree about where zero
-is in others. Biases are added by QuantizedAdd, since QuantizedBiasAdd is off by up to three steps, all values alike.
+A measured range is moved by less than a step, to begin at a multiple of its step: kernels disagree about where zero is
+otherwise. Biases are added by QuantizedAdd; QuantizedBiasAdd is off by up to three steps, all values alike.
 
 | parameter | |
 |---|---|
@@ -31,9 +31,9 @@ is in others. Biases are added by QuantizedAdd, since QuantizedBiasAdd is off by
 | fallback_min, fallback_max | the range of everything else that would be measured; both or none |
 | ignore_op | ops that are left as they are; Add means AddV2 too, Concat ConcatV2; repeatable |
 
-Answers change: each result is off by about a step, a 255th of its range, and so is what is computed from it. An all-zero
-tensor stays zero. NaN cannot be told in eight bits: a request that holds one is an error where ranges are measured,
-as is pooling or convolving a batch of no examples.
+Answers change: each result is off by about a step, a 255th of its range, and so is what is computed from it. A tensor of
+zeros stays one. NaN cannot be told in eight bits: a request that holds one is an error where ranges are measured, as is
+pooling or convolving a batch of no examples.
 
 Left alone, with a reason: what the kernels compute differently or not at all: NCHW, explicit paddings, dilations,
 groups, unequal strides, strides that leave pixels over (their kernel then begins beside the image), sums of more than
