@@ -31,9 +31,9 @@ otherwise. Biases are added by QuantizedAdd; QuantizedBiasAdd is off by up to th
 | fallback_min, fallback_max | the range of everything else that would be measured; both or none |
 | ignore_op | ops that are left as they are; Add means AddV2 too, Concat ConcatV2; repeatable |
 
-Answers change: each result is off by about a step, a 255th of its range, and so is what is computed from it. A tensor of
-zeros stays one. NaN cannot be told in eight bits: a request that holds one is an error where ranges are measured, as is
-pooling or convolving a batch of no examples.
+Answers change: each result is off by about a step, a 255th of its range, and so is what is computed from it. A tensor
+of zeros stays one. NaN cannot be told in eight bits: a request that holds one is an error where ranges are measured, as
+is pooling or convolving a batch of no examples.
 
 Left alone, with a reason: what the kernels compute differently or not at all: NCHW, explicit paddings, dilations,
 groups, unequal strides, strides that leave pixels over (their kernel then begins beside the image), sums of more than
