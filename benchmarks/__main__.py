@@ -79,6 +79,17 @@ def transforms(write_docs: WriteDocs = False) -> None:
     _publish("transforms", "Transforms", before, [section.sheet(found)], found, write_docs)
 
 
+@app.command("quantized-nodes")
+def quantized_nodes(write_docs: WriteDocs = False) -> None:
+    """What quantize_nodes costs and saves: float32 against TensorFlow's eight-bit kernels."""
+    from benchmarks import quantized_nodes as section
+
+    before = facts(_command())
+    with _telling() as told:
+        found = section.run(told)
+    _publish("quantized_nodes", "Eight-bit compute", before, [section.sheet(found)], found, write_docs)
+
+
 @app.command()
 def validation(write_docs: WriteDocs = False) -> None:
     """The validation job against a bare loop over the same batches."""
@@ -96,6 +107,7 @@ def everything(seconds: Seconds = 8, write_docs: WriteDocs = False) -> None:
     serving(None, seconds, write_docs)
     stages(write_docs)
     transforms(write_docs)
+    quantized_nodes(write_docs)
     validation(write_docs)
 
 

@@ -43,7 +43,6 @@ def transformed(bundle: Bundle, calls: str | Iterable[str] | None, progress: Pro
             bytes_before=step.bytes_before,
             bytes_after=step.bytes_after,
             skipped=[Skip(node=skipped.node, reason=skipped.reason) for skipped in step.skipped],
-            seconds=round(step.seconds, 3),
             exact=step.exact,
             error=step.error,
         )

@@ -21,6 +21,8 @@ is required, and look into functions.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tfslim_core import ops
 from tfslim_core.graph import Graph, NodeDef, renamed
 from tfslim_core.node_edits import declared, edit_nodes, is_required
@@ -44,4 +46,5 @@ def remove_attribute(graph: Graph, *, attribute_name: str, op_name: str = "*") -
             raise Skip("its types hang on the attribute, whose default is another")
         return copy
 
-    return edit_nodes(graph, lambda nodes: without)
+    # One that the op declares has its default from then on.
+    return replace(edit_nodes(graph, lambda nodes: without), exact=attribute_name.startswith("_"))

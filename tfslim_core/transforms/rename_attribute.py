@@ -21,6 +21,8 @@ TensorFlow refuses, overwrite no attribute, and look into functions.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tfslim_core import ops
 from tfslim_core.errors import TransformError
 from tfslim_core.graph import Graph, NodeDef, renamed
@@ -52,4 +54,7 @@ def rename_attribute(graph: Graph, *, old_attribute_name: str, new_attribute_nam
             raise Skip("its types would be others")
         return copy
 
-    return edit_nodes(graph, lambda nodes: renamed_attribute)
+    # One that the op declares has its default from then on.
+    return replace(
+        edit_nodes(graph, lambda nodes: renamed_attribute), exact=old.startswith("_") and new.startswith("_")
+    )
