@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 
 from tests.generated_graphs import graphs, run
@@ -36,6 +37,8 @@ ROUNDS = {
     "fuse_resize_and_conv",
     "fuse_resize_pad_and_conv",
 }
+# Its ops are refused in graphs that say they were made by a newer TensorFlow.
+OF_AN_OLD_VERSION = "backport_tensor_array_v3"
 TOLERANCE = {np.dtype("float16"): 2e-2, np.dtype("float32"): 1e-4, np.dtype("float64"): 1e-9}
 LISTS = (
     "strip_unused_nodes remove_nodes(op=Identity) fold_constants(ignore_errors=true) fold_batch_norms "
@@ -108,14 +111,13 @@ def same(before: Graph, after: Graph) -> bool:
 
 
 def assert_whole(before: Graph, after: Graph):
-    """Names and types of the interface, and what the GraphDef says of its version, are as they were."""
+    """Names and types of the interface are as they were."""
     assert (after.inputs, after.outputs) == (before.inputs, before.outputs)
     assert set(before.targets) <= set(after.targets) <= after.nodes.keys()  # a table may have come, and be filled
     for tensor in (*before.inputs, *before.outputs):
         node, port = parse_input(tensor)
         types = [ops.output_dtypes(graph.nodes[node], graph.functions)[port] for graph in (before, after)]
         assert types[0] == types[1], tensor
-    assert after.rest.versions == before.rest.versions
 
 
 HYPOTHESIS = {
@@ -125,7 +127,7 @@ HYPOTHESIS = {
 }
 
 
-@settings(max_examples=40, **HYPOTHESIS)
+@settings(max_examples=150, **HYPOTHESIS)
 @given(drawn=graphs())
 def test_each_transform_keeps_values_interface_and_versions(drawn, tmp_path):
     wanted = run(drawn.graph, drawn.feeds)
@@ -150,6 +152,7 @@ def assert_holds(call, drawn, wanted):
     if after is before:
         return
     assert_whole(before, after)
+    assert after.rest.versions == before.rest.versions or call.transform.name == OF_AN_OLD_VERSION
     found = run(after, drawn.feeds)
     if not call.transform.exact:
         assert_near(wanted, found)
@@ -173,13 +176,14 @@ def assert_near(wanted, found):
 
 @pytest.mark.parametrize("calls", [None, *LISTS], ids=["default", "classic", "merge first", "more"])
 def test_lists_of_transforms_keep_values(calls):
-    @settings(max_examples=25, **HYPOTHESIS)
+    @settings(max_examples=60, **HYPOTHESIS)
     @given(drawn=graphs())
     def test(drawn):
         with at_most(20):
             after, steps = transforms.apply(drawn.graph, calls)
         assert not [step.error for step in steps if step.error]
         assert_whole(drawn.graph, after)
+        assert after.rest.versions == drawn.graph.rest.versions
         wanted, found = run(drawn.graph, drawn.feeds), run(after, drawn.feeds)
         assert distance(wanted, found) <= 1, f"{wanted} became {found}"
         if calls is None:
@@ -194,7 +198,41 @@ def old_result(graph: Graph, call: str) -> Graph | None:
     given = with_default_attributes(whole_graph_def(graph))
     nodes = [[parse_input(tensor).node for tensor in tensors] for tensors in (graph.inputs, graph.outputs)]
     try:
-        made = transformed(given, nodes[0], list(dict.fromkeys([*nodes[1], *graph.targets])), call, timeout=10)
+        made = transformed(given, nodes[0], list(dict.fromkeys([*nodes[1], *graph.targets])), call, timeout=3)
         return Graph.of(made, graph.inputs, graph.outputs, graph.targets)
     except (OldToolError, GraphError):
         return None
+
+
+ASKED_OF_BOTH = (
+    LISTS[0],
+    "fold_constants",
+    "fold_batch_norms",
+    "fold_old_batch_norms",
+    "merge_duplicate_nodes",
+    "remove_nodes(op=Identity)",
+    "inline_partitionedcall",
+    "flatten_atrous_conv",
+    "fuse_resize_pad_and_conv",
+    "fuse_pad_and_conv",
+    "backport_concatv2",
+    "sort_by_execution_order",
+)
+
+
+@settings(max_examples=20, **HYPOTHESIS)
+@given(drawn=graphs())
+def test_where_the_old_tool_is_right_so_are_we(drawn):
+    wanted = run(drawn.graph, drawn.feeds)
+    known = {one.name for one in registry.known()}
+    for call in (text for text in ASKED_OF_BOTH if " " in text or text.partition("(")[0] in known):
+        old = old_result(drawn.graph, call)
+        if old is None:
+            continue
+        try:
+            told = run(old, drawn.feeds)
+        except (ValueError, tf.errors.OpError):
+            continue  # it does not run
+        if distance(wanted, told) <= 1:
+            ours = transforms.apply(drawn.graph, call)[0]
+            assert distance(told, run(ours, drawn.feeds)) <= 2, call
