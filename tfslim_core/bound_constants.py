@@ -59,9 +59,10 @@ def passed_on(body: Graph) -> set[int]:
 
 
 def bind(body: Graph, bound: Mapping[int, Bound], *, is_loop_body: bool) -> Graph:
-    """The body with constants in the place of arguments, which are neither inputs nor, in a loop, outputs any more."""
-    if not bound:
-        return body
+    """The body with constants in the place of arguments, which are neither inputs nor, in a loop, outputs any more.
+
+    What neither its results nor its effects need is left out: it would hold on to constants.
+    """
     names = arguments(body)
     constants = []
     weights = {}
@@ -74,7 +75,8 @@ def bind(body: Graph, bound: Mapping[int, Bound], *, is_loop_body: bool) -> Grap
         inputs=tuple(tensor for index, tensor in enumerate(body.inputs) if index not in bound),
         outputs=tuple(t for index, t in enumerate(body.outputs) if not is_loop_body or index not in bound),
     ).replace(constants, weights=weights)
-    return free.replace(drop=free.nodes.keys() - needed(free, free.interface))
+    idle = free.nodes.keys() - needed(free, free.interface)
+    return free.replace(drop=idle) if bound or idle else body
 
 
 @dataclass(frozen=True)
@@ -153,4 +155,4 @@ def _placeholder(name: str, weight: Weight) -> NodeDef:
 
 def _as_argument(name: str) -> str:
     """A name that an argument of a function may have."""
-    return "captured_" + re.sub(r"[^a-z0-9_]", "_", name.rpartition("/")[2].lower())
+    return "captured_" + re.sub(r"[^a-z0-9_]", "_", name.rpartition("/")[2].lower()).removeprefix("captured_")

@@ -27,7 +27,7 @@ from tfslim_core.weights import Weight
 class Scope:
     """A graph being edited: the main graph, or a body of a function that is called from `stack`.
 
-    sole: nobody else runs it, so that its functions may be changed in place. borrowed: constants that others hold too.
+    sole: nothing else runs it. borrowed: constants that others hold too.
     """
 
     def __init__(self, graph: Graph, stack: tuple[str, ...], *, sole: bool, borrowed: frozenset[str]) -> None:
@@ -105,6 +105,8 @@ class Scope:
     def is_lent(self, site: CallSite, slot: int) -> bool:
         """Whether the constant that a slot is given stays for others even when the call needs it no more."""
         name = site.sources[slot].node
+        if site.is_loop and slot in self._ports(site)[0]:
+            return True  # who reads what the loop passes on will read the constant
         return len(self.graph.readers_of(name)) != 1 or name in self.graph.interface or name in self.borrowed
 
     def pass_on(self, site: CallSite, passed: Collection[int], kept: Sequence[int]) -> int:

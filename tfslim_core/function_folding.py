@@ -46,7 +46,7 @@ class _Program:
     def run(self) -> tuple[Graph, int, dict[str, str]]:
         start = replace(self.graph, rest=self.library.rest())
         main = self.fold(start, (), sole=True)
-        for name in self.library.unsettled():
+        for name in self.library.unsettled(main):
             self._fold_in_place(name)
         reasons = {
             f"{function}/{name}" if function else name: why
@@ -65,7 +65,7 @@ class _Program:
     ) -> Graph:
         """The main graph, or a body that is called from `stack`, folded with the functions that it calls.
 
-        sole: nobody else runs it. borrowed: constants that others hold too.
+        sole: nothing else runs it. borrowed: constants that others hold too.
         """
         reasons: dict[str, str] = {}
         passes_on = True
@@ -102,7 +102,7 @@ class _Program:
         if site.is_loop and len(bodies[1].outputs) != len(site.sources):
             return
         self.visits -= 1
-        sole = scope.sole and all(self.library.mentions[name] == 1 for name in site.functions)
+        sole = scope.sole and all(map(self.library.is_sole, site.functions))
         slots = range(len(site.sources))
         passed = passed_on(bodies[1]) if site.is_loop else set(slots)
         while True:

@@ -1,4 +1,4 @@
-"""The functions of a graph while they are changed: in place where one call has them, as copies where several do."""
+"""The functions of a graph while they are changed: what calls want to have changed becomes a function of its own."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from tfslim_core.graph import Graph, NameMaker, needed_functions
 class FunctionLibrary:
     """Functions by name.
 
-    mentions: how often nodes name a function of the original library. settled: functions that have been looked at.
+    settled: functions that have been looked at.
     """
 
     def __init__(self, graph: Graph) -> None:
         nodes = list(chain(graph.nodes.values(), *(function.node_def for function in graph.functions.values())))
         self._graph = graph
         self.functions: dict[str, FunctionDef] = dict(graph.functions)
-        self.mentions = Counter(name for node in nodes for name in ops.called_functions(node))
+        self._mentions = Counter(name for node in nodes for name in ops.called_functions(node))
         self.settled: set[str] = set()
         self.changed = False
         self._pinned = {name for node in nodes for name in other_mentions(node)}
         self._fresh = NameMaker(graph.functions)
         self._copies: dict[bytes, str] = {}  # content -> name
         self._origin: dict[str, str] = {}
-        self._budget = len(nodes)  # nodes that copies may have together
+        self._owned: set[str] = set()  # copies of functions that one call has
+        self._budget = len(nodes)  # nodes that copies of functions that several calls have may have together
         self._bodies: dict[str, tuple[FunctionDef, Graph | None]] = {}
         self._holder = graph
 
@@ -60,9 +61,14 @@ class FunctionLibrary:
         """Whether a call of the function may be changed: it does not call itself, nor is it used in other ways."""
         return name in self.functions and name not in stack and name not in self._pinned
 
-    def unsettled(self) -> list[str]:
-        """The functions that have not been looked at."""
-        return [name for name in self.functions if name not in self.settled]
+    def is_sole(self, name: str) -> bool:
+        """Whether one node alone calls the function."""
+        return self._mentions[name] == 1 or name in self._owned
+
+    def unsettled(self, main: Graph) -> list[str]:
+        """The functions that stay and have not been looked at."""
+        names = [function.signature.name for function in self.needed_by(main)]
+        return [name for name in names if name not in self.settled]
 
     def set(self, name: str, function: FunctionDef) -> None:
         """Put a function in the place of another."""
@@ -71,17 +77,13 @@ class FunctionLibrary:
         self.changed = True
 
     def put(self, names: Sequence[str], functions: Sequence[FunctionDef], *, sole: bool) -> list[str] | None:
-        """Put functions in the place of those named, or beside them; their names, None when there are too many.
+        """Put changed functions beside those named; their names, or None when there would be too many.
 
-        sole: nobody else calls the old ones.
+        sole: nobody else calls the old ones, which then go.
         """
-        if sole:
-            for name, function in zip(names, functions, strict=True):
-                self.set(name, function)
-            return list(names)
         contents = [_content(function) for function in functions]
         fresh = {content: len(f.node_def) for content, f in zip(contents, functions, strict=True)}
-        cost = sum(nodes for content, nodes in fresh.items() if content not in self._copies)
+        cost = 0 if sole else sum(nodes for content, nodes in fresh.items() if content not in self._copies)
         if cost > self._budget:
             return None
         self._budget -= cost
@@ -97,6 +99,8 @@ class FunctionLibrary:
                 self._origin[copy] = origin
                 function.signature.name = copy
                 self.set(copy, function)
+                if sole:
+                    self._owned.add(copy)
             found.append(self._copies[content])
         return found
 
