@@ -402,7 +402,7 @@ def test_numbers_of_inputs_and_outputs_in_attributes_follow():
     assert len(changed.signature.input_arg) == len(changed.signature.output_arg) == len(changed.ret) == slots - 1
 
 
-@settings(max_examples=5, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(st.data())
 def test_computes_the_same(data):
     """Loops and branches, nested at most twice, over constants small and large that they get, hold or change."""

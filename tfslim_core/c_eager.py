@@ -132,14 +132,17 @@ def execute(node: NodeDef, inputs: Sequence[Value]) -> list[Value]:
     tf_c = _library()
     count = c_int(len(ops.output_dtypes(node, {})))
     results = (c_void_p * count.value)()
+    attributes = []
+    for name, key, default in _attributes(node.op):
+        value = default if name not in node.attr else node.attr[name].SerializeToString()
+        if value is None:
+            raise GraphError(f"the attribute {name!r} is missing")
+        attributes.append((key, value))
     with c_api.Status() as status:
         op = tf_c.TFE_NewOp(_context(), node.op.encode(), status.pointer)
         if op is None:
             raise GraphError(status.problem() or f"op {node.op!r} is not known")
-        for name, key, default in _attributes(node.op):
-            value = default if name not in node.attr else node.attr[name].SerializeToString()
-            if value is None:
-                raise GraphError(f"the attribute {name!r} is missing")
+        for key, value in attributes:
             tf_c.TFE_OpSetAttrValueProto(op, key, value, len(value), status.pointer)
         for given in inputs:
             tf_c.TFE_OpAddInput(op, given._pointer, status.pointer)

@@ -18,7 +18,21 @@ cast matrix is folded; a Fill, a Tile or a decoded matrix is left to the server,
 Left alone, with a reason: what would grow; what TensorFlow cannot compute; what has to run after an assert or another
 effect; what reads an encoded weight; results that no constant can hold (resources, quantized types). In TensorFlow 1
 control flow, a control edge says on which branch a node runs, so nothing that has one is folded, nor are the shapes of
-what runs on a branch. Function bodies are not entered.
+what runs on a branch.
+
+Functions are folded too, together with the calls, branches and loops (PartitionedCall, If, Case, While) that run them:
+
+    Before: while(x, W, axes): x = MatMul(x, Transpose(W, axes))
+    After:  while(x, W'): x = MatMul(x, W')     with W' = Transpose(W, axes)
+
+A constant argument becomes a constant inside, in a loop when each round passes it on unchanged, and the argument goes;
+so work on weights is done once and not in each round. What is smaller than 1 KiB stays inside; larger constants come
+out of functions as arguments, since only constants of the main graph can be stored as weights. Who reads what a loop
+passes on unchanged reads what went in. A changed function gets a name of its own, one that nobody needs any more goes;
+one that several calls have is copied for those whose constants differ, as long as the copies are not more nodes than
+the model has. Calls stay as they are beside TensorFlow 1 control flow, and so do those of functions that call
+themselves, that leave types to the caller, or that other ops (datasets, maps) use as well: such functions are folded
+by themselves. A loop whose output a signature names by number, or whose effects a reader waits for, keeps that output.
 
 Source: tensorflow/tools/graph_transforms/fold_constants_lib.cc, same name and parameters; unlike it a
 PlaceholderWithDefault stays one, and nodes keep their names.
