@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.graphs import assert_same_model, building, op_counts, random_feeds, reasons, run, values, view
+from tests.old_tool import transformed, with_default_attributes
 from tfslim_core.graph import Graph, external_constant
 from tfslim_core.transforms.fold_constants import fold_constants
 from tfslim_core.weights import Encoded, Weight
@@ -355,6 +356,44 @@ def test_strings_and_other_types_are_folded():
 def tf_cast(tensor, g):
     with g.as_default():
         return tf.cast(tensor, tf.float32)
+
+
+def test_an_output_that_is_run_for_its_effect_alone_is_kept():
+    with building() as g:
+        x = placeholder([2])
+        y = x * (tf.constant([1.0, 2.0]) + 1.0)
+        with g.control_dependencies([y]):
+            done = tf.raw_ops.NoOp(name="done")
+    graph = view(g, [x], [y], [done])
+    outcome = fold_constants(graph)
+    assert outcome.changes == 1
+    assert outcome.graph.nodes["done"] == graph.nodes["done"]
+
+
+def test_quantized_weights_stay_quantized():
+    from tfslim_core.transforms.quantize_weights import quantize_weights
+
+    with building() as g:
+        x = placeholder([3, 64])
+        y = tf.matmul(x, const([64, 64], name="w"))
+    quantized = quantize_weights(view(g, [x], [y]), minimum_size=1024).graph
+    outcome = fold_constants(quantized)
+    assert outcome.graph.weights["w/codes"].stored_bytes == 64 * 64
+    assert sum(value.nbytes for value in values(outcome.graph).values()) < 64 * 64 * 2
+
+
+def test_a_node_keeps_its_name_and_the_old_tool_finds_the_same():
+    with building() as g:
+        x = placeholder([3, 40])
+        w = tf.transpose(const([50, 40], name="w") * 2.0, name="turned")
+        y = tf.add(tf.matmul(x, w), tf.exp(const([50], 1, "b"), name="bias"), name="y")
+    outcome = folded(g, [x], [y])
+    assert {"turned", "bias", "y"} <= outcome.graph.nodes.keys()
+    old = transformed(with_default_attributes(g.as_graph_def()), ["x"], ["y"], "fold_constants")
+    theirs = Graph.of(old, ["x:0"], ["y:0"])
+    assert op_counts(theirs) == op_counts(outcome.graph)
+    feeds = random_feeds(outcome.graph)
+    np.testing.assert_allclose(run(theirs, feeds)[0], run(outcome.graph, feeds)[0], rtol=1e-5, atol=1e-5)
 
 
 def test_nothing_is_folded_across_a_v1_branch():
