@@ -1,54 +1,75 @@
-"""A Keras image model as it is exported, through the stages."""
+"""Keras image models as they are exported: what the default transforms leave of them."""
 
-from collections import Counter
-
-import keras
 import numpy as np
 import pytest
 
 import tfslim_core
-from tfslim_core.bundle import read_bundle
+from tests import keras_models
+from tests.graphs import op_counts
+from tfslim_core.graph import data_inputs
+from tfslim_core.saved_model.freeze import freeze_saved_model
 from tfslim_core.saved_model.fresh_process import Request, answers
+from tfslim_core.saved_model.read import read_saved_model
+from tfslim_core.saved_model.write import write_saved_model
+from tfslim_core.stages import transformed
 
 TOLERANCE = 1e-4  # relative L2
+LAYERS = {"Conv2D", "DepthwiseConv2dNative", "MatMul"}
+# The size of the images and their largest value; batch norms, convolutions, and the products that are no batch norm's:
+# EfficientNet has 49 of its swish and 16 of squeeze and excitation.
+MODELS = {
+    "mobilenet": (96, 1, 52, 35, 0),
+    "resnet50": (64, 1, 53, 53, 0),
+    "efficientnet": (64, 255, 49, 65, 49 + 16),
+}
 
 
-@pytest.fixture(scope="module")
-def mobilenet(tmp_path_factory):
-    """MobileNetV2 with random weights, and batch norm statistics near those of noise, so that signals come through."""
-    keras.utils.set_random_seed(7)
-    model = keras.applications.MobileNetV2(weights=None, input_shape=(96, 96, 3), classifier_activation=None)
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    rng = np.random.default_rng(7)
-    for layer in norms:
-        layer.momentum = 0.0
-    model(rng.random((8, 96, 96, 3), np.float32), training=True)
-    for layer in norms:
-        gamma, beta, mean, variance = layer.get_weights()
-        factors = rng.uniform(0.8, 1.2, (2, *gamma.shape))
-        layer.set_weights([gamma * factors[0], rng.normal(0, 0.1, beta.shape), mean, variance * factors[1]])
-    path = tmp_path_factory.mktemp("keras") / "mobilenet"
-    model.export(path, verbose=False)
-    return path
+@pytest.fixture(scope="module", params=MODELS)
+def model(request, tmp_path_factory):
+    """The name, the folder with the exported and the slim model, the frozen graph and the transformed one."""
+    folder = tmp_path_factory.mktemp(request.param)
+    keras_models.exported(keras_models.MODELS[request.param](), folder / "exported")
+    frozen = freeze_saved_model(read_saved_model(folder / "exported", ("serve",), None))
+    slim = transformed(frozen, None, lambda *now: None)
+    (folder / "slim").mkdir()
+    write_saved_model(slim, folder / "slim")
+    return request.param, folder, frozen.graph, slim.graph
 
 
-def test_mobilenet_has_no_batch_norm_left_and_equal_answers(mobilenet, tmp_path):
-    frozen = tfslim_core.freeze(mobilenet, tmp_path / "frozen")
-    tfslim_core.transform(tmp_path / "frozen", tmp_path / "folded")
-    tfslim_core.reexport(tmp_path / "folded", tmp_path / "slim")
-    before, after = (
-        Counter(node.op for node in read_bundle(tmp_path / name).graph.nodes.values()) for name in ("frozen", "folded")
-    )
-    assert before["Rsqrt"] == 52  # Keras 3 spells a batch norm out
-    left = ("Rsqrt", "Mul", "Sub", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
-    assert {op: after[op] for op in left} == dict.fromkeys(left, 0)
-    assert after["Conv2D"] == 35, "both signatures are held once"
-    assert frozen.nodes > 3 * sum(after.values())
-    x = np.random.default_rng(1).random((4, 96, 96, 3), np.float32)
-    signatures = tfslim_core.inspect(tmp_path / "slim").signatures
+def test_no_batch_norm_is_left(model):
+    name, _, before, after = model
+    _, _, norms, convolutions, products = MODELS[name]
+    counts = op_counts(after)
+    assert op_counts(before)["Rsqrt"] == norms  # Keras 3 spells a batch norm out
+    assert not [op for op in counts if "BatchNorm" in op]
+    left = ("Rsqrt", "Sub", "RealDiv", "Mul", "Conv2D")
+    assert {op: counts[op] for op in left} == {
+        "Rsqrt": 0,
+        "Sub": 0,
+        "RealDiv": 0,
+        "Mul": products,
+        "Conv2D": convolutions,  # both signatures are held once
+    }
+    assert len(before.nodes) > 2.5 * len(after.nodes)
+
+
+def test_constants_are_added_to_layers_alone(model):
+    *_, after = model
+    for node in after.nodes.values():
+        below = {after.nodes[source.node].op for source in data_inputs(node)}
+        if node.op in ("Mul", "AddV2", "BiasAdd") and "Const" in below:
+            assert node.op != "Mul", node.name
+            assert below & LAYERS, node.name
+
+
+def test_answers_are_equal(model):
+    name, folder, *_ = model
+    size, brightest, *_ = MODELS[name]
+    x = brightest * np.random.default_rng(1).random((4, size, size, 3), np.float32)
+    signatures = tfslim_core.inspect(folder / "slim").signatures
     assert {signature.name for signature in signatures} == {"serve", "serving_default"}
-    for signature in signatures:
-        request = Request(signature.name, {next(iter(signature.inputs)): x})
-        ((wanted,), (found,)) = (answers(path, [request])[0].values() for path in (mobilenet, tmp_path / "slim"))
-        assert wanted.std(axis=0).max() > 1e-3
-        assert np.linalg.norm(found - wanted) <= TOLERANCE * np.linalg.norm(wanted)
+    requests = [Request(signature.name, {next(iter(signature.inputs)): x}) for signature in signatures]
+    for wanted, found in zip(*(answers(folder / stage, requests) for stage in ("exported", "slim")), strict=True):
+        ((before,), (after,)) = wanted.values(), found.values()
+        assert before.std(axis=0).max() > 1e-3 * np.abs(before).max()
+        assert np.linalg.norm(after - before) <= TOLERANCE * np.linalg.norm(before)
