@@ -11,6 +11,7 @@ from tests.graphs import (
     op_delta,
     random_feeds,
     reasons,
+    run,
     values,
     view,
 )
@@ -805,3 +806,82 @@ def test_a_spelled_out_batch_norm_that_stays_has_a_reason():
     assert [one.reason for one in fold_batch_norms(graph).skipped] == [
         "below it is no layer whose weights, like its own parameters, are constants"
     ]
+
+
+@st.composite
+def surrounded_layers(draw):
+    """One to three layers, concatenated or not, with ops per channel, paddings and moves before and after them."""
+    layout = draw(st.sampled_from(["NHWC", "NHWC", "NCHW"]))
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    known = draw(st.booleans())
+
+    def per_channel(size, number):
+        vector = draw(st.sampled_from(["scalar", "vector", "whole"]))
+        shape = {
+            "scalar": [],
+            "vector": [size] if layout == "NHWC" else [size, 1, 1],
+            "whole": [1, 1, 1, size] if layout == "NHWC" else [1, size, 1, 1],
+        }[vector]
+        return tf.constant(np.random.default_rng(number).uniform(0.5, 1.5, shape).astype(dtype))
+
+    def some(y, size, most, start):
+        for number in range(draw(st.integers(0, most))):
+            c = per_channel(size, start + number)
+            apply = draw(st.sampled_from([tf.add, tf.multiply, tf.subtract, tf.realdiv]))
+            y = apply(c, y) if apply is not tf.realdiv and draw(st.booleans()) else apply(y, c)
+        return y
+
+    with building() as g:
+        shape = [2, 5, 6, 3] if layout == "NHWC" else [2, 3, 5, 6]
+        x = v1.placeholder(dtype, shape if known else [None] * 4, "x")
+        branches, others = [], []
+        for number in range(draw(st.integers(1, 3))):
+            y = some(x, 3, 3, 10 * number)
+            if draw(st.sampled_from([False, False, True])):
+                others.append(tf.abs(y))
+            padding = draw(st.sampled_from(["VALID", "SAME"]))
+            if draw(st.booleans()):
+                rows = [[1, 1], [0, 2]]
+                y = tf.pad(y, [[0, 0], *rows, [0, 0]] if layout == "NHWC" else [[0, 0], [0, 0], *rows])
+                padding = "VALID"
+            kernel = [1, 1] if draw(st.booleans()) else [2, 3]
+            weights = np.random.default_rng(50 + number).normal(size=(*kernel, 3, 4)).astype(dtype)
+            arguments = {"strides": [1] * 4, "padding": padding, "data_format": layout}
+            y = tf.raw_ops.Conv2D(input=y, filter=tf.constant(weights), **arguments)
+            branches.append(tf.nn.bias_add(y, np.ones(4, dtype), layout) if draw(st.booleans()) else y)
+        tails = []
+        joined = draw(st.booleans()) and all(b.shape[1:].as_list() == branches[0].shape[1:].as_list() for b in branches)
+        if joined and known and len(branches) > 1:
+            axis = draw(st.sampled_from([0, 1, 2, 3, -1]))
+            branches = [tf.concat(branches, axis)]
+        for number, y in enumerate(branches):
+            move = draw(st.sampled_from(["", "", "transpose", "squeeze"]))
+            channel = layout.index("C")
+            size = int(y.shape[channel] or 4)
+            y = some(y, size, 3, 100 + 10 * number)
+            if move == "transpose":
+                y = tf.transpose(y, [0, 2, 3, 1] if layout == "NCHW" else [0, 3, 1, 2]) * 2.0
+            if move == "squeeze" and layout == "NHWC":
+                y = tf.reshape(y, [-1, size]) * np.arange(1, size + 1).astype(dtype)
+            tails.append(tf.abs(y, f"out_{number}"))
+    return view(g, [x], [*tails, *others])
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(surrounded_layers())
+def test_surrounded_layers_compute_the_same(graph):
+    outcome = fold_batch_norms(graph)
+    feeds = {"x:0": np.random.default_rng(2).normal(size=(2, 5, 6, 3)).astype(graph_dtype(graph))}
+    if not graph.nodes["x"].attr["shape"].shape.dim[3].size == 3:
+        nchw = any(n.op == "Conv2D" and n.attr["data_format"].s == b"NCHW" for n in graph.nodes.values())
+        feeds["x:0"] = np.moveaxis(feeds["x:0"], 3, 1) if nchw else feeds["x:0"]
+    for wanted, found in zip(run(graph, feeds), run(outcome.graph, feeds), strict=True):
+        assert (wanted.shape, wanted.dtype) == (found.shape, found.dtype)
+        assert np.ptp(wanted) > 0
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+    assert fold_batch_norms(outcome.graph).graph is outcome.graph
+    assert len(outcome.graph.nodes) <= len(graph.nodes)
+
+
+def graph_dtype(graph):
+    return tf.as_dtype(graph.nodes["x"].attr["dtype"].type).as_numpy_dtype
