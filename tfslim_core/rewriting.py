@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
 
 from tfslim_core import ops
 from tfslim_core.errors import TransformError
@@ -48,6 +49,7 @@ class Anything:
     """Any tensor."""
 
     name: str = ""
+    depth: ClassVar[int] = 0
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Constant:
     """The value of a Const node that is not fed."""
 
     name: str = ""
+    depth: ClassVar[int] = 0
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,22 @@ class Op:
     port: int = 0
     shared: bool = False
 
+    @cached_property
+    def depth(self) -> int:
+        """The most nodes on a path through the pattern, constants not counted."""
+        return 1 + max((pattern.depth for pattern in self.inputs or ()), default=0)
+
 
 @dataclass(frozen=True)
 class Either:
     """Whatever one of the patterns matches, the first that does."""
 
     choices: tuple[Pattern, ...]
+
+    @cached_property
+    def depth(self) -> int:
+        """The depth of the deepest."""
+        return max(pattern.depth for pattern in self.choices)
 
 
 Pattern = Anything | Constant | Op | Either
@@ -266,7 +279,7 @@ def replace_matches(graph: Graph, patterns: Pattern | Sequence[Pattern], rewrite
     """
     choices = tuple(patterns) if isinstance(patterns, Sequence) else (patterns,)
     root_ops = frozenset(name for pattern in choices for name in _root_ops(pattern))
-    depth = max(map(_depth, choices))
+    depth = max(pattern.depth for pattern in choices)
     draft = _Draft(graph)
     queue = deque(name for name in execution_order(graph) if graph.nodes[name].op in root_ops)
     queued = set(queue)
@@ -438,16 +451,6 @@ def _root_ops(pattern: Pattern) -> Iterator[str]:
 
 def _port(pattern: Pattern) -> int:
     return pattern.port if isinstance(pattern, Op) else 0
-
-
-def _depth(pattern: Pattern) -> int:
-    match pattern:
-        case Op():
-            return 1 + max(map(_depth, pattern.inputs or ()), default=0)
-        case Either(choices):
-            return max(map(_depth, choices))
-        case _:
-            return 0
 
 
 def redirected(node: NodeDef, sources: Mapping[str, str]) -> NodeDef:
