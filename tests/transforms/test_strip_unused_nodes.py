@@ -1,7 +1,10 @@
+import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.graphs import assert_same_model, building, op_counts, random_feeds, run, view
+from tests.graphs import assert_same_model, building, op_counts, random_feeds, reasons, run, view
 from tests.old_tool import OldToolError, transformed, with_default_attributes
 from tfslim_core.errors import TransformError
 from tfslim_core.graph import Graph, control_inputs, make_node
@@ -141,7 +144,12 @@ def test_a_placeholder_keeps_its_type_shape_and_default():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"type": "int64"}, "'b' is float32, its readers cannot take int64"),
+        ({"type": "int64"}, "int64 was asked for, but in the graph 'b' is float32; leave out"),
+        ({"type": "float", "shape": "2,4"}, "float32 [2, 4] was asked for, but in the graph 'b' is float32 [2, 3]"),
+        (
+            {"name": ("b",), "type_for_name": ("int64",), "shape_for_name": ("",)},
+            "'b' is float32, its readers cannot take int64",
+        ),
         ({"type": "flaot"}, "no type 'flaot'"),
         ({"shape": "2,a"}, "no shape '2,a'"),
         ({"name": ("b",), "type_for_name": ("float",)}, "1 times name, but 0 times shape_for_name"),
@@ -156,6 +164,116 @@ def test_what_is_wrong_is_said(parameters, message):
     with pytest.raises(TransformError) as error:
         strip_unused_nodes(view(g, ["b:0"], [y]), **parameters)
     assert message in str(error.value)
+
+
+def several(*kinds):
+    """Nodes cut0, cut1, … of these types and shapes, made of a text, and an output that reads each."""
+    with building() as g:
+        text = v1.placeholder(tf.string, [], "text")
+        cuts = []
+        for i, (dtype, shape) in enumerate(kinds):
+            decoded = tf.raw_ops.DecodeRaw(bytes=text, out_type=dtype)
+            cuts.append(tf.identity(decoded if shape is None else tf.reshape(decoded, shape), f"cut{i}"))
+        outputs = [tf.raw_ops.Abs(x=cut, name=f"y{i}") for i, cut in enumerate(cuts)]
+    return view(g, cuts, outputs)
+
+
+def kinds(graph):
+    """Type and shape of each placeholder."""
+    return {
+        name: (tf.as_dtype(node.attr["dtype"].type), tf.TensorShape(node.attr["shape"].shape))
+        for name, node in graph.nodes.items()
+        if node.op == "Placeholder" and name != "text"
+    }
+
+
+def test_a_list_for_images_leaves_other_inputs_their_type_and_shape():
+    """The old tool makes float images of all of them."""
+    graph = several((tf.float32, [1, 5, 5, 3]), (tf.int32, [2]), (tf.int32, None), (tf.float32, []))
+    call = 'strip_unused_nodes(type=float, shape="1,5,5,3")'
+    cuts, ends = ([f"{kind}{i}" for i in range(4)] for kind in ("cut", "y"))
+    old = transformed(with_default_attributes(graph.to_graph_def()), cuts, ends, call)
+    with pytest.raises(ValueError, match="float"), tf.Graph().as_default():
+        tf.import_graph_def(old, name="")
+    outcome = stripped(graph, type="float", shape="1,5,5,3")
+    assert kinds(outcome.graph) == {
+        "cut0": (tf.float32, tf.TensorShape([1, 5, 5, 3])),
+        "cut1": (tf.int32, tf.TensorShape([2])),
+        "cut2": (tf.int32, tf.TensorShape([None])),
+        "cut3": (tf.float32, tf.TensorShape([])),
+    }
+    told = "float32 [1, 5, 5, 3] was asked for, but in the graph it is {}: a placeholder of that"
+    assert reasons(outcome) == {
+        "cut1": told.format("int32 [2]"),
+        "cut2": told.format("int32 [-1]"),
+        "cut3": told.format("float32 []"),
+    }
+
+
+def test_a_type_that_fits_one_input_leaves_the_others_theirs():
+    outcome = stripped(several((tf.float32, [2]), (tf.int32, [3])), type="float")
+    assert {name: kind for name, (kind, _) in kinds(outcome.graph).items()} == {"cut0": tf.float32, "cut1": tf.int32}
+    assert reasons(outcome) == {
+        "cut1": "float32 was asked for, but in the graph it is int32: a placeholder of that",
+    }
+
+
+def test_a_type_that_fits_no_input_is_an_error():
+    with pytest.raises(TransformError, match="float64 was asked for, but in the graph 'cut0' is float32, 'cut1' is in"):
+        strip_unused_nodes(several((tf.float32, [2]), (tf.int32, [3])), type="double")
+
+
+def test_the_shape_of_an_input_behind_another_is_known_too():
+    g, _, y, z = chain()
+    graph = view(g, ["a:0", "b:0"], [y, z])
+    with pytest.raises(TransformError, match=r"'a' is float32 \[2, 3\], 'b' is float32 \[2, 3\]"):
+        strip_unused_nodes(graph, shape="3,2")
+    assert stripped(graph, shape="2,-1").skipped == ()
+
+
+def test_a_shape_by_name_counts_whatever_the_graph_says():
+    g, _, y, _ = chain()
+    slim = stripped(view(g, ["b:0"], [y]), name=("b",), type_for_name=("float",), shape_for_name=("5",)).graph
+    assert kinds(slim) == {"b": (tf.float32, tf.TensorShape([5]))}
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([tf.float32, tf.int32, tf.int64]), st.sampled_from([None, [], [4], [2, 2]])),
+        min_size=1,
+        max_size=4,
+    ),
+    st.sampled_from([None, "float", "int32"]),
+    st.sampled_from([None, "", "4", "-1", "-1,2"]),
+)
+def test_every_input_keeps_its_type_and_what_is_known_of_its_shape(found, dtype, shape):
+    graph = several(*found)
+    sizes = None if shape is None else [None if size == "-1" else int(size) for size in shape.split(",") if size]
+    fit = [
+        dtype in (None, kind.name, kind.name.removesuffix("32"))
+        and (sizes is None or tf.TensorShape(sizes).is_compatible_with([None] if known is None else known))
+        for kind, known in found
+    ]
+    if not any(fit):
+        with pytest.raises(TransformError, match="was asked for, but in the graph"):
+            strip_unused_nodes(graph, type=dtype, shape=shape)
+        return
+    outcome = stripped(graph, type=dtype, shape=shape)
+    assert set(reasons(outcome)) == {f"cut{i}" for i, does in enumerate(fit) if not does}
+    if dtype is None and shape is None:
+        assert kinds(outcome.graph) == {}
+        return
+    made = kinds(outcome.graph)
+    assert [made[f"cut{i}"][0] for i in range(len(found))] == [kind for kind, _ in found]
+    for i, (_, known) in enumerate(found):
+        assert made[f"cut{i}"][1].is_compatible_with([None] if known is None else known)
+    feeds = {
+        f"cut{i}:0": np.ones([4] if known is None else known, kind.as_numpy_dtype)
+        for i, (kind, known) in enumerate(found)
+    }
+    for value, fed in zip(run(outcome.graph, feeds), feeds.values(), strict=True):
+        np.testing.assert_array_equal(value, fed)
 
 
 def test_a_node_of_several_outputs_cannot_become_a_placeholder():

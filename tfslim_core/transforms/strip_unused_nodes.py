@@ -14,24 +14,32 @@ An input that is not a placeholder becomes one, and what led to it goes, where a
 What is not given is the tensor's own type, and an unknown shape. A shape is written "1,299,299,3", -1 for an unknown
 dimension.
 
-Exact. Nothing is left alone; a graph without outputs, which would leave nothing, is an error.
+Where the graph contradicts `type` or `shape` for some of several such inputs, as where a list that was written for the
+images is used with a graph that takes sizes too, these get the type and the shape that the graph says, with a reason;
+where it contradicts for all of them, that is an error. A shape by name counts, whatever the graph says; a type by name
+that the readers cannot take is an error.
+
+Exact. Nothing else is left alone; a graph without outputs, which would leave nothing, is an error.
 
 Source: tensorflow/tools/graph_transforms/strip_unused_nodes.cc, same name and parameters; unlike it we infer the type,
-take -1 in a shape, leave a PlaceholderWithDefault its default, forget colocation with what goes, and look at functions.
+give none that the readers cannot take, take -1 in a shape, leave a PlaceholderWithDefault its default, forget
+colocation with what goes, and look at functions.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
 from tfslim_core import ops
-from tfslim_core.errors import TransformError, nearest
+from tfslim_core.errors import GraphError, TransformError, nearest
 from tfslim_core.function_bodies import rewrite_bodies
-from tfslim_core.graph import Graph, NodeDef, make_node, needed, parse_input
+from tfslim_core.graph import Graph, Input, NodeDef, make_node, needed, parse_input
 from tfslim_core.idle_controls import busy_nodes, without_idle_controls
-from tfslim_core.registry import Outcome, transform
+from tfslim_core.registry import Outcome, Skipped, transform
+from tfslim_core.static_shapes import static_shapes
 from tfslim_core.transforms.remove_unused_functions import remove_unused_functions
 
 _PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
@@ -50,8 +58,8 @@ def strip_unused_nodes(
     """Drop the nodes and functions that no signature needs."""
     if not graph.outputs and not graph.targets:
         raise TransformError("strip_unused_nodes: the graph has no outputs, so that nothing would be left")
-    given = _given(graph, type, shape, name, type_for_name, shape_for_name)
-    placeholders = [_placeholder(graph, input_name, *given[input_name]) for input_name in given]
+    by_name = _by_name(graph, name, type_for_name, shape_for_name)
+    placeholders, skipped = _placeholders(graph, _wish(type, shape), by_name)
     fed = graph.replace(placeholders) if placeholders else graph
     main = _stripped(fed)
     called = remove_unused_functions(main.graph)
@@ -66,7 +74,7 @@ def strip_unused_nodes(
         return done.graph if done.changes else body
 
     slim = remove_unused_functions(rewrite_bodies(called.graph, strip))
-    return Outcome(slim.graph, changes + slim.changes)
+    return Outcome(slim.graph, changes + slim.changes, skipped)
 
 
 def _stripped(graph: Graph) -> Outcome:
@@ -77,15 +85,40 @@ def _stripped(graph: Graph) -> Outcome:
     return Outcome(graph.replace(drop=unneeded) if unneeded else graph, len(freed) + len(unneeded))
 
 
-def _given(
-    graph: Graph,
-    dtype: str | None,
-    shape: str | None,
-    names: tuple[str, ...],
-    dtypes: tuple[str, ...],
-    shapes: tuple[str, ...],
-) -> dict[str, tuple[str | None, str | None]]:
-    """Type and shape, either may be None, for each input that is to become a placeholder."""
+@dataclass(frozen=True)
+class _Kind:
+    """A type and a shape; None where nothing is said of it."""
+
+    dtype: tf.DType | None
+    shape: tf.TensorShape | None
+
+    def fits(self, known: _Kind) -> bool:
+        return self.dtype in (None, known.dtype) and (
+            self.shape is None or known.shape is None or self.shape.is_compatible_with(known.shape)
+        )
+
+    def __str__(self) -> str:
+        shape = "" if self.shape is None or self.shape.rank is None else str(self.shape.as_list()).replace("None", "-1")
+        return " ".join(filter(None, [self.dtype.name if self.dtype else "", shape]))
+
+
+def _wish(dtype: str | None, shape: str | None, of: str = "") -> _Kind:
+    """What the texts of the parameters mean."""
+    try:
+        sizes = None if shape is None else [int(size) for size in shape.split(",") if size.strip()]
+        return _Kind(
+            None if dtype is None else tf.as_dtype(dtype),
+            None if sizes is None else tf.TensorShape([None if size < 0 else size for size in sizes]),
+        )
+    except (TypeError, ValueError):
+        where = f" (for {of!r})" if of else ""
+        raise TransformError(f"strip_unused_nodes: no type {dtype!r} or no shape {shape!r}{where}") from None
+
+
+def _by_name(
+    graph: Graph, names: tuple[str, ...], dtypes: tuple[str, ...], shapes: tuple[str, ...]
+) -> dict[str, _Kind]:
+    """What is asked for each input that is named."""
     inputs = dict.fromkeys(parse_input(tensor).node for tensor in graph.inputs)
     for found, parameter in ((dtypes, "type_for_name"), (shapes, "shape_for_name")):
         if len(found) != len(names):
@@ -93,31 +126,67 @@ def _given(
     for name in names:
         if parse_input(name).node not in inputs:
             raise TransformError(f"strip_unused_nodes: {name!r} is not an input{nearest(name, inputs)}")
-    given: dict[str, tuple[str | None, str | None]] = {}
-    if dtype is not None or shape is not None:
-        given = dict.fromkeys(inputs, (dtype, shape))
-    own = {parse_input(name).node: pair for name, pair in zip(names, zip(dtypes, shapes, strict=True), strict=True)}
-    given.update(own)
-    return {name: pair for name, pair in given.items() if graph.nodes[name].op not in _PLACEHOLDERS}
+    return {
+        parse_input(name).node: _wish(dtype, shape, name)
+        for name, dtype, shape in zip(names, dtypes, shapes, strict=True)
+    }
 
 
-def _placeholder(graph: Graph, name: str, dtype: str | None, shape: str | None) -> NodeDef:
+def _placeholders(graph: Graph, wish: _Kind, by_name: Mapping[str, _Kind]) -> tuple[list[NodeDef], tuple[Skipped, ...]]:
+    """A placeholder for each input that is none yet and of which something is asked."""
+    made: dict[str, NodeDef] = {}
+    others = []
+    for name in dict.fromkeys(parse_input(tensor).node for tensor in graph.inputs):
+        if graph.nodes[name].op in _PLACEHOLDERS:
+            continue
+        if name not in by_name:
+            others.append(name)
+            continue
+        dtype, asked = _dtype(graph, name), by_name[name].dtype
+        if asked not in (None, dtype):
+            raise TransformError(f"strip_unused_nodes: {name!r} is {dtype.name}, its readers cannot take {asked.name}")
+        made[name] = _placeholder(graph, name, dtype, by_name[name].shape)
+    if wish == _Kind(None, None) or not others:
+        return list(made.values()), ()
+    shapes = _shapes(graph, others) if wish.shape is not None else {}
+    known = {name: _Kind(_dtype(graph, name), shapes.get(name)) for name in others}
+    strange = [name for name in others if not wish.fits(known[name])]
+    if len(strange) == len(others):
+        found = ", ".join(f"{name!r} is {known[name]}" for name in others)
+        raise TransformError(
+            f"strip_unused_nodes: {wish} was asked for, but in the graph {found}; leave out the type or shape that is "
+            "wrong, or give both by name, type_for_name and shape_for_name"
+        )
+    for name in others:
+        kind = known[name] if name in strange else wish
+        made[name] = _placeholder(graph, name, known[name].dtype, kind.shape)
+    return list(made.values()), tuple(
+        Skipped(name, f"{wish} was asked for, but in the graph it is {known[name]}: a placeholder of that")
+        for name in strange
+    )
+
+
+def _dtype(graph: Graph, name: str) -> tf.DType:
+    """Of the one output of a node."""
     node = graph.nodes[name]
     outputs = ops.output_dtypes(node, graph.functions)
     if len(outputs) != 1:
         raise TransformError(
             f"strip_unused_nodes: {name!r} ({node.op}) has {len(outputs)} outputs, a placeholder has one"
         )
-    own = tf.as_dtype(outputs[0] % ops.REF)
+    return tf.as_dtype(outputs[0] % ops.REF)
+
+
+def _shapes(graph: Graph, names: Iterable[str]) -> dict[str, tf.TensorShape]:
+    """What the graph says of the nodes' shapes when they are computed, not fed."""
     try:
-        asked = own if dtype is None else tf.as_dtype(dtype)
-        dimensions = None if shape is None else [int(size) for size in shape.split(",") if size.strip()]
-    except (TypeError, ValueError):
-        raise TransformError(f"strip_unused_nodes: no type {dtype!r} or no shape {shape!r} (for {name!r})") from None
-    if asked != own:
-        raise TransformError(f"strip_unused_nodes: {name!r} is {own.name}, its readers cannot take {asked.name}")
-    placeholder = make_node("Placeholder", name, [], device=node.device, dtype=own)
-    placeholder.attr["shape"].shape.CopyFrom(
-        tf.TensorShape(None if dimensions is None else [None if d < 0 else d for d in dimensions]).as_proto()
-    )
+        found = static_shapes(replace(graph, inputs=()), [Input(name, 0) for name in names])
+    except GraphError:
+        return {}
+    return {source.node: tf.TensorShape(shape) for source, shape in found.items()}
+
+
+def _placeholder(graph: Graph, name: str, dtype: tf.DType, shape: tf.TensorShape | None) -> NodeDef:
+    placeholder = make_node("Placeholder", name, [], device=graph.nodes[name].device, dtype=dtype)
+    placeholder.attr["shape"].shape.CopyFrom((shape or tf.TensorShape(None)).as_proto())
     return placeholder
