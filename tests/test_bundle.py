@@ -42,7 +42,7 @@ def bundle(tmp_path):
     x = make_node("Placeholder", "x", [], dtype=tf.float32)
     path = make_node("Const", "path", [], dtype=tf.string)
     path.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(b""))
-    w, weights = external_constant("w", encodings.encoded(in_memory(W), "int8", (0,)))
+    w, weights = external_constant("w", encodings.encoded(in_memory(W), "int8", encodings.Sharing((0,))))
     table, more = external_constant("table", in_memory(TABLE))
     y = make_node("MatMul", "y", ["x", "w"], T=tf.float32)
     z = make_node("MatMul", "z", ["table", "x"], T=tf.float32, transpose_b=True)
@@ -105,7 +105,7 @@ def test_a_bundle_reads_as_it_was_written(bundle, written):
         bundle.graph.outputs,
         bundle.graph.targets,
     )
-    assert found.manifest == bundle.manifest.model_copy(update={"encoded": {"w": "int8"}})
+    assert found.manifest == bundle.manifest.model_copy(update={"encoded": found.manifest.encoded})
     assert found.manifest.signature_defs() == bundle.manifest.signature_defs()
     assert found.graph.weights["table"].read().tolist() == TABLE.tolist()
     w = found.graph.weights["w"]
@@ -182,8 +182,8 @@ def changed(path, change):
     ("change", "match"),
     [
         (lambda m: m.pop("signatures"), "manifest.json is damaged: signatures"),
-        (lambda m: m.update(schema_version=2), "version 2; this tfslim reads 1"),
-        (lambda m: m.update(schema_version=2, unheard_of=3), "version 2; this tfslim reads 1"),
+        (lambda m: m.update(schema_version=3), "version 3; this tfslim reads 2"),
+        (lambda m: m.update(schema_version=1, unheard_of=3), "version 1; this tfslim reads 2"),
         (lambda m: m.update(unheard_of=3), "unheard_of"),
         (lambda m: m.update(tags=3), "manifest.json is damaged: tags"),
         (lambda m: m["signatures"]["serving_default"].update(inputs=3), "damaged signature"),
@@ -191,10 +191,12 @@ def changed(path, change):
         (lambda m: m["signatures"]["serving_default"]["inputs"]["x"].update(name="x:7"), "x:7"),
         (lambda m: m["signatures"]["serving_default"]["inputs"]["x"].update(dtype="DT_NONE"), "damaged signature"),
         (lambda m: m.update(init_op="gone"), "gone"),
-        (lambda m: m["encoded"].update(w="int88"), "int88"),
-        (lambda m: m["encoded"].update(table="int8"), "encoded weight 'table'"),
+        (lambda m: m["encoded"]["w"].update(encoding="int88"), "int88"),
+        (lambda m: m["encoded"].update(table=m["encoded"]["w"]), "encoded weight 'table'"),
         (lambda m: m["encoded"].clear(), "'w'"),
-        (lambda m: m["encoded"].update(w="float16"), "w|damaged"),
+        (lambda m: m["encoded"]["w"].update(encoding="float16"), "damaged at 'w'"),
+        (lambda m: m["encoded"]["w"].update(shape=[2, 3]), "damaged at 'w'"),
+        (lambda m: m["encoded"]["w"].update(dtype="float3"), "damaged at 'w'"),
         (lambda m: m["assets"][0].update(filename="../graph.pb"), "leads outside|missing"),
         (lambda m: m["assets"][0].update(filename="../../secret"), "leads outside"),
         (lambda m: m["assets"][0].update(filename="/etc/hostname"), "leads outside"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,11 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tfslim_core.encodings import ENCODINGS, NotEncodableError, decoded, encoded, encoding
-from tfslim_core.errors import TransformError
+from tfslim_core.encodings import ENCODINGS, NotEncodableError, Sharing, decoded, decoding, named
+from tfslim_core.encodings import encoded as encoded_as
+from tfslim_core.encodings.compressed import entropy
+from tfslim_core.encodings.scheme import Form, Nodes
+from tfslim_core.errors import ModelError, TransformError
 from tfslim_core.graph import Graph, Input, constant, external_constant
 from tfslim_core.saved_model.write import with_values
-from tfslim_core.weights import in_memory
+from tfslim_core.weights import Encoded, in_memory
 
 tf1 = tf.compat.v1
 MOST = float(np.finfo(np.float32).max)
@@ -25,23 +30,28 @@ def normal(*shape, seed=0):
 
 def in_tensorflow(weight):
     """The weight's value as the decoding ops of its encoding compute it in a session."""
-    nodes, parts, weights = [], {}, {}
-    graph = Graph({})
-    names = graph.fresh_names()
-    for role, part in weight.encoded.parts.items():
-        node, more = external_constant(names(role), part)
-        nodes.append(node)
-        weights |= more
-        parts[role] = Input(node.name, 0)
-    dtypes = {role: tf.as_dtype(part.dtype) for role, part in weight.encoded.parts.items()}
-    decoding = encoding(weight.encoded.encoding).decoding_ops("value", parts, dtypes, names)
-    assert decoding[-1].name == "value"
-    graph_def = with_values(graph.replace([*nodes, *decoding], weights=weights))
+    made, weights = [], {}
+    names = Graph({}).fresh_names()
+
+    def leaf(roles, part):
+        node, more = external_constant(names("/".join(roles)), part)
+        made.append(node)
+        weights.update(more)
+        return Input(node.name, 0)
+
+    nodes = Nodes("value", names)
+    value = decoding(nodes, weight.encoded, Form(weight.dtype, weight.shape), leaf)
+    assert nodes.made[-1].name == value.node
+    graph_def = with_values(Graph({}).replace([*made, *nodes.made], weights=weights))
     config = tf1.ConfigProto()
     config.graph_options.optimizer_options.opt_level = -1
     with tf1.Session(graph=tf.Graph(), config=config) as session:
         tf1.import_graph_def(graph_def, name="")
-        return session.run("value:0")
+        return session.run(f"{value.node}:0")
+
+
+def encoded(weight, name, axes, **options):
+    return encoded_as(weight, name, Sharing(axes), **options)
 
 
 def same_bits(a, b):
@@ -133,7 +143,7 @@ def test_odd_values_are_decoded_alike(value, along):
 def test_values_are_encoded_block_by_block_alike(monkeypatch):
     value = normal(1000, 37)
     whole = {axes: encoded(in_memory(value), "int8", axes).read() for axes in [(0,), (1,)]}
-    monkeypatch.setattr("tfslim_core.encodings._BLOCK", 100)
+    monkeypatch.setattr("tfslim_core.encodings.integers._BLOCK", 100)
     for axes, wanted in whole.items():
         assert same_bits(encoded(in_memory(value), "int8", axes).read(), wanted)
 
@@ -172,17 +182,194 @@ def test_only_float32_is_encoded():
 
 def test_an_encoding_that_is_not_there_is_told_with_those_that_are():
     with pytest.raises(
-        TransformError, match=r"no encoding 'int88'; did you mean 'int8'\? \(there are: float16, int8\)"
+        TransformError, match=r"no encoding 'int88'; did you mean 'int8'\? \(there are: float16, bfloat16, int8, .*\)"
     ):
-        encoding("int88")
+        named("int88")
 
 
 def test_what_was_stored_reads_as_it_did():
     for name in ENCODINGS:
         weight = encoded(in_memory(normal(20, 9)), name, (0,))
-        assert same_bits(decoded(weight.encoded).read(), weight.read())
+        assert same_bits(decoded(weight.encoded, Form(weight.dtype, weight.shape)).read(), weight.read())
 
 
 def test_small_constants_hold_their_value_themselves():
     node, weights = constant("c", normal(3))
     assert (weights, node.attr["value"].tensor.dtype) == ({}, 1)
+
+
+INTEGERS = [f"{kind}{bits}" for kind in ("int", "uint") for bits in range(2, 9)]
+
+
+def formula(value, name, sharing):
+    """Codes and decoded values by the formula, in a loop over slices: scales are taken as they were found."""
+    weight = encoded_as(in_memory(value), name, sharing)
+    parts = {role: part.read() for role, part in weight.encoded.parts.items()}
+    return weight, parts
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+@pytest.mark.parametrize(
+    "sharing", [Sharing((0,)), Sharing((1,)), Sharing((0,), 16), Sharing((1,), 10), Sharing((0, 1))]
+)
+def test_integers_are_decoded_by_tensorflow_to_the_same_bits(name, sharing):
+    value = normal(48, 70) * np.logspace(-2, 2, 70, dtype=np.float32) + np.float32(0.3)
+    value[5] = 0
+    weight, parts = formula(value, name, sharing)
+    bits, affine = int(name.removeprefix("u").removeprefix("int")), name.startswith("u")
+    low, high = (0, 2**bits - 1) if affine else (1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
+    assert (parts["codes"].min(), parts["codes"].max()) == (low, high)
+    # The formula, with a scale and a zero point for each element.
+    blocks = [size // count for size, count in zip(value.shape, parts["scale"].shape, strict=True)]
+    scale, zero = (
+        np.repeat(np.repeat(part.astype(np.float32), blocks[0], 0), blocks[1], 1)
+        for part in (parts["scale"], parts.get("zero_point", np.zeros_like(parts["scale"])))
+    )
+    wanted = np.clip(np.rint(value / scale) + zero, low, high)
+    assert (parts["codes"] == wanted).all()
+    found = weight.read()
+    assert same_bits(found, (wanted.astype(np.float32) - zero) * scale)
+    assert same_bits(in_tensorflow(weight), found)
+    assert (found[value == 0] == 0).all()
+
+
+@pytest.mark.parametrize("name", [name for name in INTEGERS if not name.endswith("8")])
+def test_codes_take_their_bits_and_no_more(name):
+    value = np.random.default_rng(1).uniform(-1, 1, (256, 128)).astype(np.float32)
+    weight = encoded(in_memory(value), name, (0, 1))
+    bits = int(name[-1])
+    assert weight.stored_bytes <= value.size * bits / 8 + 8
+    assert weight.encoded.parts["codes"].encoded.encoding == f"bits{bits}"
+
+
+def test_fewer_bits_are_worse_and_smaller_blocks_are_better():
+    value = normal(512, 64) * np.random.default_rng(3).lognormal(size=(512, 1)).astype(np.float32)
+
+    def error(name):
+        return float(np.square(encoded(in_memory(value), name, (0,)).read() - value).mean())
+
+    errors = [error(f"int{bits}") for bits in range(8, 1, -1)]
+    assert errors == sorted(errors)
+    assert errors[0] > 0
+    assert error("int4/block16") < error("int4/block64") < error("int4") < error("int4/tensor")
+    assert error("uint4") < error("int4")  # one more code
+
+
+def test_a_scale_of_few_bits_clips_when_that_is_nearer():
+    value = normal(4000, 8)
+    value[0] = 40  # an outlier in each column
+    weight = encoded(in_memory(value), "int4", (0,))
+    longest = np.abs(value).max(axis=0) / 7
+    assert (weight.encoded.parts["scale"].read().ravel() < 0.5 * longest).all()
+    clipped = np.clip(np.rint(value / longest), -7, 7) * longest
+    assert np.square(weight.read() - value).sum() < 0.5 * np.square(clipped - value).sum()
+
+
+def test_blocks_that_do_not_divide_are_taken_smaller_or_whole():
+    def scales(size, block):
+        weight = encoded_as(in_memory(normal(size, 6)), "int4", Sharing((0,), block))
+        assert same_bits(in_tensorflow(weight), weight.read())
+        return weight.encoded.parts["scale"].shape
+
+    assert scales(300, 64) == (5, 6)  # blocks of 60
+    assert scales(128, 64) == (2, 6)
+    assert scales(127, 64) == (1, 6)  # a prime
+    assert scales(30, 64) == (1, 6)
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (0, 3), (3, 0), (1, 1), (5, 7, 3), (2049,), (3, 3, 5, 7)])
+@pytest.mark.parametrize("name", ["int3", "uint5", "int6", "bfloat16"])
+def test_odd_shapes_are_packed_and_decoded_alike(name, shape):
+    axes = tuple(range(len(shape) - 1)) or (0,)
+    weight = encoded(in_memory(normal(*shape)), name, axes)
+    assert weight.shape == shape
+    assert same_bits(in_tensorflow(weight), weight.read())
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    st.sampled_from(INTEGERS),
+    arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 6)), elements=st.floats(-MOST, MOST, width=32)),
+    st.sampled_from([(0,), (1,), (0, 1)]),
+)
+def test_any_finite_value_stays_finite(name, value, axes):
+    found = encoded(in_memory(value), name, axes).read()
+    assert np.isfinite(found).all()
+    bound = np.abs(value.astype(np.float64)).max(axis=axes, keepdims=True) * 2 + 1e-37
+    assert (np.abs(found.astype(np.float64) - value) <= bound).all()
+
+
+def compressible(rows, columns):
+    """Normal but for an outlier in each column: most codes are near zero."""
+    value = normal(rows, columns)
+    value[0] = 8
+    return value
+
+
+@pytest.mark.parametrize("name", ["int8", "uint8", "int6", "int4/tensor", "uint3", "int2"])
+@pytest.mark.parametrize("shape", [(900, 70), (3000, 1024)])
+def test_compressed_codes_come_within_five_percent_of_their_entropy(name, shape):
+    value = compressible(*shape)
+    weight = encoded_as(in_memory(value), name, Sharing((0,)))
+    codes = weight.encoded.parts["codes"]
+    plain = encoded_as(in_memory(value), name, Sharing((0,)), compress=False)
+    bits = int(name.partition("/")[0][-1])
+    assert plain.encoded.parts["codes"].stored_bytes == -(-codes.read().size * bits // 8)
+    bound = entropy(codes.read()) * codes.read().size / 8
+    assert bound < 0.9 * plain.encoded.parts["codes"].stored_bytes  # else there is nothing to see
+    assert codes.stored_bytes <= 1.05 * bound + 300
+    assert same_bits(weight.read(), plain.read())
+    assert same_bits(in_tensorflow(weight), weight.read())
+
+
+def test_what_compresses_badly_or_is_small_is_not():
+    uniform = np.random.default_rng(0).integers(-127, 128, (300, 200)).astype(np.float32)
+    assert encoded(in_memory(uniform), "int8", (0,)).encoded.parts["codes"].encoded is None
+    assert encoded(in_memory(compressible(40, 30)), "int8", (0,)).encoded.parts["codes"].encoded is None
+
+
+def test_a_damaged_string_is_told():
+    weight = encoded(in_memory(compressible(300, 200)), "int8", (0,))
+    chunks = weight.encoded.parts["codes"].encoded
+    form = Form(np.dtype(np.int8), (300, 200))
+    (whole,) = chunks.parts["chunks"].read().tolist()
+    for bad, match in [
+        (whole[:-9], "too short|damaged"),
+        (b"nonsense", "damaged"),
+        (zlib.compress(b"\0" * (1 << 22)), "too long"),
+        (zlib.compress(b"\0" * 100), "too short"),
+    ]:
+        strings = np.empty(1, object)
+        strings[0] = bad
+        with pytest.raises(ModelError, match=match):
+            decoded(Encoded("zlib", {"chunks": in_memory(strings)}), form).read()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "parts", "shape", "match"),
+    [
+        ("int8", {"codes": (np.int8, (4, 6)), "scale": (np.float32, (4, 4))}, (4, 6), "scale has the shape"),
+        ("int8", {"codes": (np.int8, (4, 6)), "scale": (np.float32, (2, 3))}, (4, 6), "split along two axes"),
+        ("int8", {"codes": (np.int8, (4, 6)), "scale": (np.float32, (1, 1))}, (4, 7), "codes have the shape"),
+        ("int8", {"codes": (np.int8, (4, 6)), "scale": (np.int8, (1, 1))}, (4, 6), "has the parts"),
+        ("int8", {"codes": (np.int8, (4, 6))}, (4, 6), "has the parts"),
+        (
+            "uint8",
+            {"codes": (np.uint8, (4, 6)), "scale": (np.float32, (1, 6)), "zero_point": (np.uint8, (1, 1))},
+            (4, 6),
+            "zero point",
+        ),
+        ("int9", {}, (4, 6), "does not know"),
+    ],
+)
+def test_parts_that_do_not_fit_are_told(encoding, parts, shape, match):
+    made = {role: in_memory(np.ones(size, dtype)) for role, (dtype, size) in parts.items()}
+    with pytest.raises(ModelError, match=match):
+        decoded(Encoded(encoding, made), Form(np.dtype(np.float32), shape))
+
+
+def test_the_sharing_of_scales_is_named():
+    assert named("int4/block32")[1] == "block32"
+    for text in ("int4/", "int4/block", "int4/block0", "int4/rows", "int4/block-3"):
+        with pytest.raises(TransformError, match="no sharing of scales"):
+            named(text)

@@ -1,8 +1,9 @@
 """A bundle: what the stages hand to each other. A frozen graph, its weights, and all that a servable needs beside them.
 
     graph.pb              the GraphDef, large constants without their values
-    weights.safetensors   those values by node name: `NAME`, or `NAME#part` for each part of an encoded weight,
-                          or `NAME#variable` for the value of what stayed a variable (`NAME#tensor_proto` where
+    weights.safetensors   those values by node name: `NAME`, or `NAME#part` for each part of an encoded weight
+                          (`NAME#part#part` where a part is encoded too; strings as `#bytes` and `#lengths`), or
+                          `NAME#variable` for the value of what stayed a variable (`NAME#tensor_proto` where
                           safetensors has no such dtype: strings)
     manifest.json         signatures, tags, init op, assets, where it came from, what was done to it
     assets/, assets.extra/
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,12 +33,13 @@ from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from tfslim_core import encodings, storage
+from tfslim_core.encodings.scheme import Form
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph
 from tfslim_core.weights import DTYPES, Array, Encoded, Weight, aligned, in_memory
 
 GRAPH_LABEL = "graph, functions and small values"  # in a report of where the bytes went
-_SCHEMA: Literal[1] = 1
+_SCHEMA: Literal[2] = 2
 
 
 class _Part(BaseModel):
@@ -101,19 +103,28 @@ class WeightEntry(_Part):
     harm: float | None = None
 
 
+class Stored(_Part):
+    """An array that is stored as others: the scheme, and dtype and shape of what it decodes to."""
+
+    encoding: str
+    dtype: str
+    shape: list[int]
+
+
 class Manifest(_Part):
     """manifest.json.
 
-    signatures: SignatureDefs in protobuf's JSON form. encoded: weight -> encoding. kept_variables: those that stay
-    variables -> why. dropped: what a slim model lacks on purpose. notes: what else a user should know.
+    signatures: SignatureDefs in protobuf's JSON form. encoded: what is stored as other arrays, by its key in the file.
+    kept_variables: those that stay variables -> why. dropped: what a slim model lacks on purpose. notes: what else a
+    user should know.
     """
 
-    schema_version: Literal[1] = _SCHEMA
+    schema_version: Literal[2] = _SCHEMA
     tags: list[str]
     signatures: dict[str, dict[str, Any]]
     init_op: str | None
     assets: list[AssetEntry] = Field(default_factory=list)
-    encoded: dict[str, str] = Field(default_factory=dict)
+    encoded: dict[str, Stored] = Field(default_factory=dict)
     kept_variables: dict[str, str] = Field(default_factory=dict)
     dropped: list[str] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
@@ -176,7 +187,7 @@ class Bundle:
 
     def write(self, directory: Path) -> None:
         """Write the bundle into an empty directory."""
-        encoded = {n: w.encoded.encoding for n, w in sorted(self.graph.weights.items()) if w.encoded is not None}
+        encoded = {path: entry for name, w in sorted(self.graph.weights.items()) for path, entry in _schemes(name, w)}
         manifest = self.manifest.model_copy(update={"encoded": encoded})
         graph_def = self.graph.to_graph_def()
         (directory / "graph.pb").write_bytes(graph_def.SerializeToString(deterministic=True))
@@ -276,12 +287,18 @@ def write_safetensors(path: Path, tensors: Mapping[str, Weight]) -> None:
                 file.write(value.reshape(-1).view(np.uint8).data)
 
 
-def _stored(weights: Mapping[str, Weight], variables: Mapping[str, Weight]) -> Iterable[tuple[str, Weight]]:
+def _schemes(path: str, weight: Weight) -> Iterator[tuple[str, Stored]]:
+    """How the weight, and each part of it, is stored, where not as it is; keys as in the file: `w`, `w#codes`."""
+    if weight.encoded is not None:
+        entry = Stored(encoding=weight.encoded.encoding, dtype=weight.dtype.name, shape=list(weight.shape))
+        yield path, entry
+        for role, part in weight.encoded.parts.items():
+            yield from _schemes(f"{path}#{role}", part)
+
+
+def _stored(weights: Mapping[str, Weight], variables: Mapping[str, Weight]) -> Iterator[tuple[str, Weight]]:
     for name, weight in weights.items():
-        if weight.encoded is None:
-            yield name, weight
-        else:
-            yield from ((f"{name}#{role}", part) for role, part in weight.encoded.parts.items())
+        yield from _leaves(name, weight)
     for name, weight in variables.items():
         if weight.dtype.name in DTYPES:
             yield f"{name}#variable", weight
@@ -290,29 +307,67 @@ def _stored(weights: Mapping[str, Weight], variables: Mapping[str, Weight]) -> I
             yield f"{name}#tensor_proto", in_memory(np.frombuffer(proto, np.uint8))
 
 
-def _opened(file: Path, encoded: Mapping[str, str]) -> tuple[dict[str, Weight], dict[str, Weight]]:
+def _leaves(path: str, weight: Weight) -> Iterator[tuple[str, Weight]]:
+    """What is stored of a weight, by key; strings as their bytes and their lengths."""
+    if weight.encoded is not None:
+        for role, part in weight.encoded.parts.items():
+            yield from _leaves(f"{path}#{role}", part)
+    elif weight.dtype == object:
+        yield f"{path}#lengths", in_memory(np.array(weight.lengths, np.int64))
+        yield f"{path}#bytes", Weight(np.dtype(np.uint8), (weight.nbytes,), partial(_joined, weight))
+    else:
+        yield path, weight
+
+
+def _joined(strings: Weight) -> Array:
+    return np.frombuffer(b"".join(strings.read().reshape(-1).tolist()), np.uint8)
+
+
+def _opened(file: Path, encoded: Mapping[str, Stored]) -> tuple[dict[str, Weight], dict[str, Weight]]:
     """Weights and variables of a safetensors file, unread."""
-    plain: dict[str, Weight] = {}
-    parts: dict[str, dict[str, Weight]] = {}
-    for key, (dtype, shape, start) in _header(file).items():
-        weight = Weight(dtype, shape, partial(_read_tensor, file, key, dtype, shape, start))
-        name, hash_sign, role = key.partition("#")
-        if hash_sign:
-            parts.setdefault(name, {})[role] = weight
-        else:
-            plain[name] = weight
-    variables = {name: found.pop("variable") for name, found in parts.items() if "variable" in found}
-    for name, found in parts.items():
-        if "tensor_proto" in found:
-            variables[name] = in_memory(_from_proto(found.pop("tensor_proto"), name))
-    for name, encoding in encoded.items():
-        if not parts.get(name):
-            raise ModelError(f"{file} lacks the encoded weight {name!r}")
+    found = {
+        key: Weight(dtype, shape, partial(_read_tensor, file, key, dtype, shape, start))
+        for key, (dtype, shape, start) in _header(file).items()
+    }
+    variables: dict[str, Weight] = {}
+    for key in [key for key in found if key.endswith(("#variable", "#tensor_proto"))]:
+        name, _, kind = key.rpartition("#")
+        weight = found.pop(key)
+        variables[name] = weight if kind == "variable" else in_memory(_from_proto(weight, name))
+    for key in [key for key in found if key.endswith("#lengths")]:
+        path = key.removesuffix("#lengths")
+        if f"{path}#bytes" in found:
+            found[path] = _strings(file, found.pop(key), found.pop(f"{path}#bytes"))
+    # The deepest first: what they decode to is a part of others.
+    for path, entry in sorted(encoded.items(), key=lambda item: -item[0].count("#")):
+        parts = {key.removeprefix(f"{path}#"): key for key in found if key.startswith(f"{path}#")}
+        if not parts:
+            raise ModelError(f"{file} lacks the encoded weight {path!r}")
         try:
-            plain[name] = encodings.decoded(Encoded(encoding, parts[name]))
-        except ModelError as error:
-            raise ModelError(f"{file} is damaged at {name!r}: {error}") from None
-    return plain, variables
+            form = Form(np.dtype(tf.as_dtype(entry.dtype).as_numpy_dtype), tuple(entry.shape))
+            found[path] = encodings.decoded(
+                Encoded(entry.encoding, {role: found.pop(key) for role, key in parts.items()}), form
+            )
+        except (ModelError, TypeError) as error:
+            raise ModelError(f"{file} is damaged at {path!r}: {error}") from None
+    return {key: weight for key, weight in found.items() if "#" not in key}, variables
+
+
+def _strings(file: Path, lengths: Weight, joined: Weight) -> Weight:
+    """The strings whose bytes one array holds, one after the other."""
+    counts = tuple(lengths.read().tolist())
+    if any(count < 0 for count in counts) or sum(counts) != joined.nbytes:
+        raise ModelError(f"{file} is damaged: its strings' lengths do not add up")
+
+    def read() -> Array:
+        data, start = joined.read().tobytes(), 0
+        cut = np.empty(len(counts), object)
+        for number, count in enumerate(counts):
+            cut[number] = data[start : start + count]
+            start += count
+        return cut
+
+    return Weight(np.dtype(object), (len(counts),), read, lengths=counts)
 
 
 def _from_proto(stored: Weight, name: str) -> Array:

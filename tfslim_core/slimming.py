@@ -125,7 +125,7 @@ def _refuse_early(settings: Settings) -> None:
         TransformError, UsageError: see `api.slim`.
     """
     if settings.encoding is not None:
-        encodings.encoding(settings.encoding)
+        encodings.named(settings.encoding)
     if settings.transforms is not None:
         registry.parse(settings.transforms)
     for text in settings.gates:

@@ -40,7 +40,7 @@ ALIGNMENT = 64  # bytes; TensorFlow takes over an array's memory only when it st
 class Encoded:
     """How a weight is stored instead of as itself.
 
-    encoding: a name in `encodings`. parts: what is stored, by role ("codes", "scale").
+    encoding: a name in `encodings`. parts: what is stored, by role ("codes", "scale"); a part may be encoded in turn.
     """
 
     encoding: str
@@ -49,24 +49,28 @@ class Encoded:
     @property
     def nbytes(self) -> int:
         """Bytes stored."""
-        return sum(part.nbytes for part in self.parts.values())
+        return sum(part.stored_bytes for part in self.parts.values())
 
 
 @dataclass(frozen=True)
 class Weight:
     """A constant of known dtype and shape whose value is computed or read by `read`.
 
-    encoded: set when the weight is stored encoded; `read` then gives the decoded value.
+    encoded: set when the weight is stored encoded; `read` then gives the decoded value. lengths: of strings (dtype
+    object), how many bytes each has.
     """
 
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
     read: Callable[[], Array] = field(repr=False, compare=False)
     encoded: Encoded | None = None
+    lengths: tuple[int, ...] = ()
 
     @property
     def nbytes(self) -> int:
         """Bytes of the value, decoded."""
+        if self.dtype == object:
+            return sum(self.lengths)
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
@@ -100,5 +104,6 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
 
 
 def in_memory(value: Array) -> Weight:
-    """A weight whose value is at hand."""
-    return Weight(value.dtype, value.shape, lambda: value)
+    """A weight whose value is at hand; strings are bytes."""
+    lengths = tuple(map(len, value.reshape(-1).tolist())) if value.dtype == object else ()
+    return Weight(value.dtype, value.shape, lambda: value, lengths=lengths)

@@ -24,7 +24,7 @@ def constant(*shape, name="w"):
 
 def placed(graph, placement, encoding="int8", name="w"):
     use = use_of(graph, name)
-    stored = encodings.encoded(graph.weights[name], encoding, use.axes)
+    stored = encodings.encoded(graph.weights[name], encoding, encodings.Sharing(use.axes))
     edit = place(graph, graph.fresh_names(), name, stored, use, placement)
     return graph.replace(edit.nodes, drop=edit.drop, weights=edit.weights), stored.read()
 

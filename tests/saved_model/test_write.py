@@ -92,8 +92,8 @@ def test_every_loader_decodes_the_bits_that_numpy_decodes(original, tmp_path, en
     slim = slimmed(original, tmp_path, quantized(encoding, placement))
     assert interface(slim.path) == interface(original)
     stored = {
-        "dense": encodings.encoded(in_memory(normal(300, 200)), encoding, (0,)).read(),
-        "table": encodings.encoded(in_memory(normal(500, 40, seed=1)), encoding, (1,)).read(),
+        "dense": encodings.encoded(in_memory(normal(300, 200)), encoding, encodings.Sharing((0,))).read(),
+        "table": encodings.encoded(in_memory(normal(500, 40, seed=1)), encoding, encodings.Sharing((1,))).read(),
     }
     wanted = served(original, REQUEST)[0]
     for loader in (served, in_session, in_python):
@@ -149,7 +149,8 @@ def test_default_attributes_are_stripped_and_none_is_new(original, tmp_path):
                 assert node.attr[attribute.name] != attribute.default_value, (node.name, attribute.name)
         assert not {name for name in node.attr if name.startswith("_")}, node.name
     known = set(
-        "Placeholder Const VarHandleOp ReadVariableOp RestoreV2 AssignVariableOp NoOp Cast Mul Identity".split()
+        "Placeholder Const VarHandleOp ReadVariableOp RestoreV2 AssignVariableOp NoOp Cast Mul Identity Reshape "
+        "DecodeRaw DecodeCompressed".split()
     )
     added = Counter(node.op for node in found.graph_def.node) - Counter(
         node.op for node in meta_graph(original).graph_def.node

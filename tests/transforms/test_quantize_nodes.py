@@ -20,7 +20,7 @@ from tests.graphs import (
     whole_graph_def,
 )
 from tfslim_core import registry
-from tfslim_core.encodings import encoded
+from tfslim_core.encodings import Sharing, encoded
 from tfslim_core.errors import TransformError
 from tfslim_core.graph import Graph, control_inputs, parse_input
 from tfslim_core.quantized_ops import MOST_TERMS, codes, with_zero
@@ -597,7 +597,10 @@ def test_encoded_weights_are_read_decoded():
         y = tf.matmul(x, tf.constant(normal(100, 50), name="w"), name="y")
     graph = view(g, [x], [y])
     graph = Graph.of(
-        graph.to_graph_def(), graph.inputs, graph.outputs, weights={"w": encoded(graph.weights["w"], "int8", (0,))}
+        graph.to_graph_def(),
+        graph.inputs,
+        graph.outputs,
+        weights={"w": encoded(graph.weights["w"], "int8", Sharing((0,)))},
     )
     slim = quantize_nodes(graph).graph
     assert slim.weights["w/eightbit/codes"].encoded is None

@@ -23,7 +23,7 @@ class Choice:
     """What to encode.
 
     include, exclude: shell patterns of node names; all are included unless told. minimum_size: elements.
-    placement: where to decode every weight that can be decoded there; by its use unless told.
+    placement: where to decode every weight that can be decoded there; by its use unless told. compress: where it pays.
     """
 
     encoding: str = "int8"
@@ -31,6 +31,7 @@ class Choice:
     exclude: Sequence[str] = ()
     minimum_size: int = 1024
     placement: Placement | None = None
+    compress: bool = True
 
 
 def candidates(graph: Graph, choice: Choice) -> list[str]:
@@ -58,7 +59,7 @@ def encode_weights(
     Raises:
         TransformError: there is no such encoding, or no weight has a name that `include` asks for.
     """
-    encodings.encoding(choice.encoding)
+    encodings.named(choice.encoding)
     for pattern in choice.include:
         if not any(fnmatchcase(name, pattern) for name in graph.weights):
             raise TransformError(f"no weight is called {pattern!r}; tfslim inspect lists them")
@@ -81,7 +82,7 @@ def encode_weights(
         use = use_of(graph, name)
         placement = _placement(use, choice)
         try:
-            stored = encodings.encoded(weight, choice.encoding, use.axes)
+            stored = encodings.encoded(weight, choice.encoding, encodings.Sharing(use.axes), compress=choice.compress)
         except encodings.NotEncodableError as error:
             entries.append(_left(name, weight, str(error), measured))
             continue

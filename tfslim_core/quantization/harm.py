@@ -158,7 +158,8 @@ def _moved(wanted: Array, found: Array) -> _Move:
 def _rounded(graph: Graph, name: str, choice: Choice) -> Array | None:
     """The weight as it would be read back, or None where it cannot be encoded."""
     try:
-        stored = encodings.encoded(graph.weights[name], choice.encoding, use_of(graph, name).axes)
+        sharing = encodings.Sharing(use_of(graph, name).axes)
+        stored = encodings.encoded(graph.weights[name], choice.encoding, sharing, compress=False)
     except encodings.NotEncodableError:
         return None
     return stored.read()

@@ -9,12 +9,13 @@ graph   decoded in the graph, small weights only: the runtime folds a decode who
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
-import tensorflow as tf
-
 from tfslim_core import encodings, ops
+from tfslim_core.encodings.scheme import Form, Nodes, Part
 from tfslim_core.graph import (
     CONTROL,
     Graph,
@@ -93,24 +94,33 @@ def place(graph: Graph, names: NameMaker, name: str, encoded: Weight, use: Use, 
     """What to change for the weight `name` to be stored as `encoded` and decoded at `placement`."""
     if placement == "load" or encoded.encoded is None:
         return Edit([], {name: encoded})
-    parts: dict[str, Input] = {}
-    nodes: list[NodeDef] = []
+    stored, device = encoded.encoded, graph.nodes[name].device
+    constants: list[NodeDef] = []
     weights: dict[str, Weight] = {}
-    for role, part in encoded.encoded.parts.items():
-        node, found = external_constant(names(f"{name}/{role}"), part, device=graph.nodes[name].device)
-        nodes.append(node)
-        weights |= found
-        parts[role] = Input(node.name, 0)
-    dtypes = {role: tf.as_dtype(part.dtype) for role, part in encoded.encoded.parts.items()}
-    scheme = encodings.encoding(encoded.encoded.encoding)
+
+    def held(roles: tuple[str, ...], part: Weight) -> Input:
+        node, found = external_constant(names("/".join((name, *roles))), part, device=device)
+        constants.append(node)
+        weights.update(found)
+        return Input(node.name, 0)
+
     if placement == "graph":
+        decoding = Nodes(name, names, device)
+        encodings.decoding(decoding, stored, Form(encoded.dtype, encoded.shape), held)
         controls = control_inputs(graph.nodes[name])
-        for node in nodes:
-            node.input.extend(f"^{control}" for control in controls)
-        return Edit([*nodes, *scheme.decoding_ops(name, parts, dtypes, names)], weights)
-    for reader in use.readers:
-        nodes += _decoded_rows(graph, names, reader, parts, dtypes, scheme, encoded.shape)
-    return Edit(nodes, weights, (name, *use.aliases))
+        for node in (*constants, *decoding.made):
+            if not data_inputs(node):
+                node.input.extend(f"^{control}" for control in controls)
+        return Edit([*constants, *_ending_as(name, decoding)], weights)
+    parts = {role: Part(held((role,), part), Form(part.dtype, part.shape)) for role, part in stored.parts.items()}
+    rows = [_decoded_rows(graph, names, reader, parts, encoded) for reader in use.readers]
+    return Edit([*constants, *chain.from_iterable(rows)], weights, (name, *use.aliases))
+
+
+def _ending_as(name: str, decoding: Nodes) -> list[NodeDef]:
+    """The nodes, the last of them, which gives the value, called `name`."""
+    *before, last = decoding.made
+    return [*before, renamed(last, name)]
 
 
 def _others(axis: int, rank: int) -> tuple[int, ...]:
@@ -160,27 +170,23 @@ def _output_axis(graph: Graph, node: NodeDef, reader: Reader, rank: int) -> int 
 
 
 def _decoded_rows(
-    graph: Graph,
-    names: NameMaker,
-    reader: Reader,
-    parts: dict[str, Input],
-    dtypes: dict[str, tf.DType],
-    scheme: encodings.Encoding,
-    shape: tuple[int, ...],
+    graph: Graph, names: NameMaker, reader: Reader, parts: Mapping[str, Part], encoded: Weight
 ) -> list[NodeDef]:
-    """The gather `reader` as a gather of codes, and one of scales where each row has its own, decoded."""
+    """The gather `reader` as gathers of the parts that have a row for each of the table's, decoded."""
+    assert encoded.encoded is not None
     gather = graph.nodes[reader.node]
     nodes = []
     gathered = {}
-    for role, source in parts.items():
-        if role != "codes" and len(shape) == 1:
-            gathered[role] = source  # one scale for all
+    for role, part in parts.items():
+        shape = part.form.shape
+        if role != "codes" and (len(shape) < 2 or shape[0] != encoded.shape[0]):
+            gathered[role] = part  # the same for all rows
             continue
-        made = renamed(gather, names(f"{gather.name}/{role}"), [source, *gather.input[1:]])
-        made.attr["Tparams"].type = dtypes[role].as_datatype_enum
+        made = renamed(gather, names(f"{gather.name}/{role}"), [part.source, *gather.input[1:]])
+        made.attr["Tparams"].type = part.dtype.as_datatype_enum
         nodes.append(made)
-        gathered[role] = Input(made.name, 0)
-    decoding = scheme.decoding_ops(gather.name, gathered, dtypes, names)
-    for node in decoding:
-        node.device = gather.device
-    return [*nodes, *decoding]
+        gathered[role] = Part(Input(made.name, 0), part.form)
+    decoding = Nodes(gather.name, names, gather.device)
+    scheme = encodings.ENCODINGS[encoded.encoded.encoding]
+    scheme.decoding_ops(decoding, gathered, Form(encoded.dtype, encoded.shape))
+    return [*nodes, *_ending_as(gather.name, decoding)]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2, saver_pb2
 
 from tfslim_core import encodings
 from tfslim_core.bundle import Bundle, copy_files
+from tfslim_core.encodings.scheme import Form, Nodes
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph, Input, NameMaker, NodeDef, constant, control_inputs, make_node
 from tfslim_core.quantization.placements import place, use_of
@@ -50,13 +51,12 @@ class _Servable:
 
 @dataclass(frozen=True)
 class _Restore:
-    """One variable to fill. keys: checkpoint keys by part of the encoding; "" for a value that is stored as it is."""
+    """One variable to fill. keys: checkpoint keys by the roles that lead to a part; () where it is stored as it is."""
 
     variable: str
     ref: bool
-    dtype: tf.DType
-    encoding: str
-    keys: Mapping[str, str]
+    weight: Weight
+    keys: Mapping[tuple[str, ...], str]
 
 
 def write_saved_model(bundle: Bundle, directory: Path) -> None:
@@ -141,7 +141,7 @@ def _servable(bundle: Bundle) -> _Servable:
                 weight = bundle.variables[name]
                 servable.tensors[name] = weight
                 ref = node.op != "VarHandleOp"
-                servable.pending.append(_Restore(name, ref, tf.as_dtype(weight.dtype), "", {"": name}))
+                servable.pending.append(_Restore(name, ref, weight, {(): name}))
     return servable
 
 
@@ -158,14 +158,10 @@ def _place(servable: _Servable, graph: Graph, node: NodeDef, weight: Weight) -> 
     variable = make_node("VarHandleOp", handle, [], device=node.device, dtype=dtype, shared_name=name)
     variable.attr["shape"].shape.CopyFrom(tf.TensorShape(weight.shape).as_proto())
     servable.nodes += [variable, make_node("ReadVariableOp", name, [handle], device=node.device, dtype=dtype)]
-    if weight.encoded is None:
-        keys = {"": name}
-        servable.tensors[name] = weight
-    else:
-        keys = {role: f"{name}/{role}" for role in weight.encoded.parts}
-        servable.tensors |= {keys[role]: part for role, part in weight.encoded.parts.items()}
-    encoding = weight.encoded.encoding if weight.encoded else ""
-    servable.pending.append(_Restore(handle, False, dtype, encoding, keys))
+    stored = {(): weight} if weight.encoded is None else encodings.leaves(weight.encoded)
+    keys = {roles: "/".join((name, *roles)) for roles in stored}
+    servable.tensors |= {keys[roles]: part for roles, part in stored.items()}
+    servable.pending.append(_Restore(handle, False, weight, keys))
 
 
 def inline_constant(node: NodeDef, weight: Weight) -> NodeDef:
@@ -187,15 +183,7 @@ def _restoring(servable: _Servable) -> Any | None:
     sources = _read_ops(servable, filename.name)
     done = []
     for restore in servable.pending:
-        if restore.encoding:
-            scheme = encodings.encoding(restore.encoding)
-            parts = {role: sources[key] for role, key in restore.keys.items()}
-            dtypes = {role: tf.as_dtype(servable.tensors[key].dtype) for role, key in restore.keys.items()}
-            decoded = scheme.decoding_ops(names(f"save/{restore.variable}/decoded"), parts, dtypes, names)
-            nodes += decoded
-            value = Input(decoded[-1].name, 0)
-        else:
-            value = sources[restore.keys[""]]
+        value = _decoded(servable, restore, sources)
         done.append(_assign(names, restore, value))
     nodes += done
     everything = make_node("NoOp", names("save/restore_all"), [f"^{node.name}" for node in done])
@@ -209,11 +197,23 @@ def _restoring(servable: _Servable) -> Any | None:
     )
 
 
+def _decoded(servable: _Servable, restore: _Restore, sources: Mapping[str, Input]) -> Input:
+    weight = restore.weight
+    if weight.encoded is None:
+        return sources[restore.keys[()]]
+    nodes = Nodes(f"save/{restore.variable}", servable.names)
+    form = Form(weight.dtype, weight.shape)
+    value = encodings.decoding(nodes, weight.encoded, form, lambda roles, _: sources[restore.keys[roles]])
+    servable.nodes += nodes.made
+    return value
+
+
 def _assign(names: NameMaker, restore: _Restore, value: Input) -> NodeDef:
     name = names(f"save/{restore.variable}/assign")
+    dtype = tf.as_dtype(restore.weight.dtype)
     if restore.ref:
-        return make_node("Assign", name, [restore.variable, value], T=restore.dtype)
-    return make_node("AssignVariableOp", name, [restore.variable, value], dtype=restore.dtype)
+        return make_node("Assign", name, [restore.variable, value], T=dtype)
+    return make_node("AssignVariableOp", name, [restore.variable, value], dtype=dtype)
 
 
 def _read_ops(servable: _Servable, filename: str) -> dict[str, Input]:
@@ -255,10 +255,10 @@ def with_values(graph: Graph) -> Any:
     Raises:
         ModelError: that would be larger than protobuf's 2 GiB.
     """
-    size = sum(weight.stored_bytes for weight in graph.weights.values())
+    whole = _with_decoding(graph)
+    size = sum(weight.nbytes for weight in whole.weights.values())
     if size > _PROTOBUF_LIMIT:
         raise ModelError(f"the weights take {size:,} bytes; a GraphDef holds at most 2 GiB: keep the bundle")
-    whole = _with_decoding(graph)
     graph_def = tf.compat.v1.GraphDef()
     graph_def.CopyFrom(whole.rest)
     for name, node in whole.nodes.items():
@@ -267,22 +267,32 @@ def with_values(graph: Graph) -> Any:
 
 
 def _with_decoding(graph: Graph) -> Graph:
-    """The graph with codes and scales as constants, and the nodes that decode them."""
+    """The graph with what weights are stored as for constants, and the nodes that decode them."""
     names = graph.fresh_names()
     edits = []
+    weights = {}
     for name, weight in graph.weights.items():
         if weight.encoded is None:
             continue
         use = use_of(graph, name)
-        rows = use.gathered and weight.nbytes > FOLDED_BYTES and name not in graph.interface
-        edits.append(place(graph, names, name, weight, use, "rows" if rows else "graph"))
-    if not edits:
+        large = use.gathered and weight.nbytes > FOLDED_BYTES and name not in graph.interface
+        if large and weight.encoded.encoding not in encodings.ENCODINGS:
+            weights[name] = _as_it_is(weight)  # codes: nothing unpacks a few rows of them
+            continue
+        edit = place(graph, names, name, weight, use, "rows" if large else "graph")
+        edits.append(edit)
+        weights |= {name: _as_it_is(weight) for name, weight in edit.weights.items()}
+    if not weights:
         return graph
     return graph.replace(
         chain.from_iterable(edit.nodes for edit in edits),
         chain.from_iterable(edit.drop for edit in edits),
-        weights={name: weight for edit in edits for name, weight in edit.weights.items()},
+        weights=weights,
     )
+
+
+def _as_it_is(weight: Weight) -> Weight:
+    return replace(weight, encoded=None)
 
 
 def write_graph_def(bundle: Bundle, file: Path) -> None:

@@ -1,0 +1,210 @@
+"""Integers of 2 to 8 bits and a scale: value = code x scale, or value = (code - zero point) x scale.
+
+`int4` is symmetric: codes are -7..7, zero is code 0. `uint4` is affine: codes are 0..15, and the zero point is one of
+them, so that zero is exact here too. Elements share a scale along axes or in blocks (see `Sharing`).
+
+8 bits: scale = max |value| / 127. Fewer bits: the scale, no longer than that, with the least squared error; a few
+values are clipped for it (Banner et al., arXiv 1810.05723, choose theirs the same way under a model of the values).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from tfslim_core.encodings.scheme import Floats, Form, Nodes, Part, Sharing
+from tfslim_core.graph import Input
+from tfslim_core.weights import Array, aligned
+
+_Number = TypeVar("_Number", bound=np.generic)
+_BLOCK = 1024 * 1024  # elements that are rounded at a time
+_TINY = np.finfo(np.float32).tiny
+_SCALE_SHARE = 50  # scales that take more than a 50th of the codes' bytes are kept in half precision
+_SHRINKS = np.linspace(1, 0.3, 36, dtype=np.float32)  # of the longest scale; the best for 2 bits of a normal: 0.4
+
+
+@dataclass(frozen=True)
+class Integers:
+    """`bits` from 2 to 8; affine has a zero point."""
+
+    bits: int
+    affine: bool = False
+
+    @property
+    def roles(self) -> Mapping[str, frozenset[str]]:
+        """Codes and scale, and the zero point."""
+        roles = {
+            "codes": frozenset({"uint8" if self.affine else "int8"}),
+            "scale": frozenset({"float16", "float32"}),
+        }
+        return {**roles, "zero_point": frozenset({"uint8"})} if self.affine else roles
+
+    def problem(self, parts: Mapping[str, Form], form: Form) -> str:
+        """The codes have the weight's shape; the scale is shared by blocks of it, split along one axis at most."""
+        codes, scale = parts["codes"].shape, parts["scale"].shape
+        if codes != form.shape:
+            return f"the codes have the shape {codes}"
+        if len(scale) != len(codes) or any(b % a if a else b for a, b in zip(scale, codes, strict=True) if a != 1):
+            return f"the scale has the shape {scale}"
+        if sum(1 < a < b for a, b in zip(scale, codes, strict=True)) > 1:
+            return f"the scale has the shape {scale}, split along two axes"
+        if self.affine and parts["zero_point"].shape != scale:
+            return f"the zero point has the shape {parts['zero_point'].shape}, the scale {scale}"
+        return ""
+
+    @property
+    def _least(self) -> int:
+        return 0 if self.affine else -self._most
+
+    @property
+    def _most(self) -> int:
+        return (1 << self.bits) - 1 if self.affine else (1 << self.bits - 1) - 1
+
+    def encode(self, value: Floats, sharing: Sharing) -> Mapping[str, Array]:
+        """A slice of zeros, or of values too small for a normal scale, gets the scale 1 and becomes zeros."""
+        split, axes, scale_shape = _split(value.shape, sharing)
+        blocks = value.reshape(split)
+        lowest = np.minimum(blocks.min(axis=axes, keepdims=True, initial=0), 0)
+        highest = np.maximum(blocks.max(axis=axes, keepdims=True, initial=0), 0)
+        with np.errstate(over="ignore"):
+            longest = self._longest(lowest, highest)
+        flat = longest < _TINY
+        longest[flat] = 1
+        zero = np.rint(-lowest / longest) if self.affine else np.zeros((), np.float32)
+        best = longest if self.bits == 8 else self._best_scale(blocks, axes, longest, zero)
+        scale = _half(best) if best.nbytes * _SCALE_SHARE > value.size * self.bits / 8 else best
+        parts: dict[str, Array] = {
+            "codes": self.codes(blocks, scale, zero).reshape(value.shape),
+            "scale": scale.reshape(scale_shape),
+        }
+        if self.affine:
+            parts["zero_point"] = zero.astype(np.uint8).reshape(scale_shape)
+        return parts
+
+    def _longest(self, lowest: Floats, highest: Floats) -> Floats:
+        """The scale that clips nothing, as long as the largest code times it is finite."""
+        largest = np.nextafter(np.finfo(np.float32).max / np.float32(self._most), np.float32(0))
+        if self.affine:
+            return np.minimum(highest / np.float32(self._most) - lowest / np.float32(self._most), largest)
+        return np.minimum(np.maximum(highest, -lowest) / np.float32(self._most), largest)
+
+    def codes(self, blocks: Floats, scale: NDArray[np.floating], zero: Floats) -> Array:
+        """round(value / scale) + zero point, clipped, some rows at a time; scale and zero are broadcast."""
+        codes: Array = np.empty(blocks.shape, np.uint8 if self.affine else np.int8)
+        for rows in _row_blocks(blocks.shape):
+            codes[rows] = self._rounded(blocks[rows], _of(scale, rows), _of(zero, rows))
+        return codes
+
+    def _rounded(self, values: Floats, scale: NDArray[np.floating], zero: Floats) -> Floats:
+        steps: Floats = np.divide(values, scale, dtype=np.float32)
+        np.rint(steps, out=steps)
+        if self.affine:
+            steps += zero
+        np.clip(steps, self._least, self._most, out=steps)
+        return steps
+
+    def _best_scale(self, blocks: Floats, axes: tuple[int, ...], longest: Floats, zero: Floats) -> Floats:
+        """Of some scales no longer than the longest, the one of the least squared error, slice by slice."""
+        best = longest.copy()
+        least = np.full(longest.shape, np.inf)
+        for shrink in _SHRINKS:
+            scale = longest * shrink
+            scale[scale < _TINY] = 1
+            error = np.zeros(longest.shape)
+            for rows in _row_blocks(blocks.shape):
+                some, start = _of(scale, rows), _of(zero, rows)
+                off = self._rounded(blocks[rows], some, start)
+                off -= start
+                off *= some
+                off -= blocks[rows]
+                with np.errstate(over="ignore"):
+                    found = np.square(off, out=off).sum(axis=axes, keepdims=True, dtype=np.float64)
+                error[rows if len(error) > 1 else slice(None)] += found
+            better = error < least
+            best[better], least[better] = scale[better], error[better]
+        return best
+
+    def decode(self, parts: Mapping[str, Array], form: Form) -> Array:
+        """The product, rounded once."""
+        codes, scale = parts["codes"], parts["scale"]
+        split, scale_split = _splits(codes.shape, scale.shape)
+        steps = codes.reshape(split)
+        if self.affine:
+            steps = np.subtract(steps, parts["zero_point"].reshape(scale_split), dtype=np.float32)
+        decoded = aligned(form.shape, np.dtype(np.float32))
+        factors = scale.astype(np.float32).reshape(scale_split)
+        np.multiply(steps, factors, out=decoded.reshape(split), dtype=np.float32)
+        return decoded
+
+    def decoding_ops(self, nodes: Nodes, parts: Mapping[str, Part], form: Form) -> Input:
+        """Cast, Sub for a zero point, Mul; between two Reshapes where scales belong to blocks."""
+        codes, scale = parts["codes"], parts["scale"]
+        split, scale_split = _splits(codes.form.shape, scale.form.shape)
+        blocked = len(split) > len(codes.form.shape)
+
+        def floats(part: Part, shape: tuple[int, ...]) -> Input:
+            found = nodes.cast(part.source, part.dtype, tf.float32)
+            # Gathered rows have more leading axes, and other sizes, than the table.
+            return nodes.reshape(found, (-1, *shape[1:]), tf.float32) if blocked else found
+
+        steps = floats(codes, split)
+        if self.affine:
+            steps = nodes.add("Sub", steps, floats(parts["zero_point"], scale_split), T=tf.float32)
+        decoded = nodes.add("Mul", steps, floats(scale, scale_split), T=tf.float32)
+        if not blocked:
+            return decoded
+        shape = nodes.add("Shape", codes.source, T=codes.dtype, out_type=tf.int32)
+        return nodes.reshape(decoded, shape, tf.float32)
+
+
+def _split(shape: tuple[int, ...], sharing: Sharing) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """The shape with the blocked axis as two, the axes of it that share a scale, and the scale's shape."""
+    axes = sharing.axes
+    whole = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+    if not sharing.block or not axes:
+        return shape, axes, whole
+    last = axes[-1]
+    block = _divisor(shape[last], sharing.block)
+    if block == shape[last]:
+        return shape, axes, whole
+    count = shape[last] // block
+    split = (*shape[:last], count, block, *shape[last + 1 :])
+    return split, tuple(axis + (axis == last) for axis in axes), (*whole[:last], count, *whole[last + 1 :])
+
+
+def _divisor(size: int, block: int) -> int:
+    """The largest divisor of `size` up to `block` and no less than half of it; else all of `size`."""
+    return next((found for found in range(min(block, size), max(1, block // 2) - 1, -1) if size % found == 0), size)
+
+
+def _splits(shape: tuple[int, ...], scale: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes of codes and scale in which one is broadcast to the other."""
+    for axis, (size, count) in enumerate(zip(shape, scale, strict=True)):
+        if 1 < count < size:
+            split = (*shape[:axis], count, size // count, *shape[axis + 1 :])
+            return split, (*scale[: axis + 1], 1, *scale[axis + 1 :])
+    return shape, scale
+
+
+def _row_blocks(shape: tuple[int, ...]) -> list[slice]:
+    rows = max(1, _BLOCK * shape[0] // max(int(np.prod(shape)), 1)) if shape else 1
+    return [slice(start, start + rows) for start in range(0, shape[0] if shape else 1, rows)]
+
+
+def _of(values: NDArray[_Number], rows: slice) -> NDArray[_Number]:
+    return values if values.ndim == 0 or len(values) == 1 else values[rows]
+
+
+def _half(scale: Floats) -> Floats | NDArray[np.float16]:
+    """The scales as float16, rounded up by 0.1 % at most so that no code is clipped; as they are where that is no
+    normal float16.
+    """
+    if scale.min(initial=1) < np.finfo(np.float16).tiny or scale.max(initial=0) > 60000:
+        return scale
+    half = scale.astype(np.float16)
+    return np.where(half < scale, np.nextafter(half, np.float16(np.inf)), half)
