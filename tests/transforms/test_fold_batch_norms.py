@@ -872,7 +872,7 @@ def surrounded_layers(draw):
 def test_surrounded_layers_compute_the_same(graph):
     outcome = fold_batch_norms(graph)
     feeds = {"x:0": np.random.default_rng(2).normal(size=(2, 5, 6, 3)).astype(graph_dtype(graph))}
-    if not graph.nodes["x"].attr["shape"].shape.dim[3].size == 3:
+    if graph.nodes["x"].attr["shape"].shape.dim[3].size != 3:
         nchw = any(n.op == "Conv2D" and n.attr["data_format"].s == b"NCHW" for n in graph.nodes.values())
         feeds["x:0"] = np.moveaxis(feeds["x:0"], 3, 1) if nchw else feeds["x:0"]
     for wanted, found in zip(run(graph, feeds), run(outcome.graph, feeds), strict=True):
