@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tfslim_core.bundle import Bundle, StepEntry, WeightEntry
     from tfslim_core.inspection import Inspection
     from tfslim_core.publishing import Published
+    from tfslim_core.quantization.budgeting import Budget
     from tfslim_core.report import ReportContext
     from tfslim_core.saved_model.sample_check import Sample
     from tfslim_core.stages import Errors, Progress
@@ -154,20 +155,31 @@ def quantize(
     bundle: Location,
     out: Location,
     *,
-    encoding: str = "int8",
+    encoding: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     minimum_size: int = 1024,
     placement: Literal["rows", "load", "graph"] | None = None,
+    budget: Sequence[str] = (),
+    data: Mapping[str, str] | None = None,
+    signature: str | None = None,
+    main_output: str | None = None,
+    label: str | None = None,
+    search_minutes: float = 10,
+    seed: int = 0,
     overwrite: bool = False,
     progress: Progress = _silent,
 ) -> StageReport:
-    """Store a bundle's weights encoded.
+    """Store a bundle's weights encoded: all alike, in int8 unless told, or each as a budget allows.
 
     include, exclude: shell patterns of weight names. minimum_size: elements. placement: chosen by use unless told.
+    budget: bounds such as "top1_agreement>=0.99" on the answers to a sample of the data, drawn by `seed`. While the
+    smallest encodings are searched, OUT.search keeps what was measured, and a run that was stopped goes on from there.
 
     Raises:
+        UsageError: an encoding and a budget, or a bound that cannot be searched for.
         ModelError: it is not a bundle, or the result gives NaN or infinity where there was none.
+        DataError: the budget's data cannot be read, does not fit, or cannot judge it.
         TransformError: there is no such encoding, or no weight of an included name.
         OutputExistsError: the output exists and `overwrite` is false.
     """
@@ -179,15 +191,30 @@ def quantize(
     start = time.monotonic()
     target = local(out)
     storage.check_free(target, overwrite=overwrite)
+    within = _within(
+        budget,
+        encoding,
+        data=dict(data or {}),
+        signature=signature,
+        main_output=main_output,
+        label=label,
+        minutes=search_minutes,
+        seed=seed,
+    )
     before = read_bundle(local(bundle))
-    choice = Choice(encoding, tuple(include), tuple(exclude), minimum_size, placement)
-    after = stages.quantized(before, choice, NO_HARM, progress)
+    choice = Choice(encoding or "int8", tuple(include), tuple(exclude), minimum_size, placement)
+    state = target.with_name(f"{target.name}.search")
+    if within is None:
+        after = stages.quantized(before, choice, NO_HARM, progress)
+    else:
+        after = stages.searched(before, choice, within, state, progress)
     sample = stages.sample_of(before, progress)
 
     def check(made: Bundle) -> Errors:
         return stages.measured(made, sample, "quantization", progress)
 
     errors = stages.written(after, target, overwrite, check, progress)
+    state.unlink(missing_ok=True)
     return _report(after, target, "quantize", start, errors, sample)
 
 
@@ -356,6 +383,9 @@ def slim(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     minimum_size: int = 1024,
+    budget: Sequence[str] = (),
+    search_minutes: float = 10,
+    seed: int = 0,
     data: Mapping[str, str] | None = None,
     gates: Sequence[str] = (),
     signature: str | None = None,
@@ -369,10 +399,11 @@ def slim(
 
     encoding: without one it is int8, and weights that it measurably harms are left alone. data: name -> path; without
     any the result is checked on made-up inputs and the verdict is inconclusive. A failed gate does not raise: the
-    servable and its report are written, and the outcome says so.
+    servable and its report are written, and the outcome says so. budget: bounds such as "top1_agreement>=0.99": the
+    smallest encodings that hold them on a sample of the data, found within `search_minutes`.
 
     Raises:
-        UsageError: gates without data.
+        UsageError: gates or a budget without data, or a budget and an encoding.
         TfslimError: as freeze, transform, quantize, reexport and validate raise it; nothing is written then.
     """
     from tfslim_core.report import write_report
@@ -386,6 +417,16 @@ def slim(
     if reported is not None:
         _check_apart(reported, source, target)
         storage.check_free(reported, overwrite=overwrite)
+    within = _within(
+        budget,
+        encoding,
+        data=dict(data or {}),
+        signature=signature,
+        main_output=main_output,
+        label=label,
+        minutes=search_minutes,
+        seed=seed,
+    )
     settings = Settings(
         tags=tuple(tags),
         signatures=tuple(signatures) if signatures is not None else None,
@@ -394,6 +435,7 @@ def slim(
         include=tuple(include),
         exclude=tuple(exclude),
         minimum_size=minimum_size,
+        budget=within,
         data=dict(data or {}),
         gates=tuple(gates),
         signature=signature,
@@ -529,6 +571,23 @@ def _check_apart(report: Path, *models: Path) -> None:
             raise UsageError(
                 f"the report {report} and the model {model} are one inside the other; give it its own place"
             )
+
+
+def _within(bounds: Sequence[str], encoding: str | None, **options: Any) -> Budget | None:
+    """The budget, refused early where it cannot be searched for; None where there are no bounds.
+
+    Raises:
+        UsageError: as `Budget.gates`, or an encoding was asked for too.
+    """
+    if not bounds:
+        return None
+    from tfslim_core.quantization.budgeting import Budget
+
+    if encoding is not None:
+        raise UsageError("--budget chooses the encodings itself; leave out --encoding")
+    budget = Budget(tuple(bounds), **options)
+    budget.gates()
+    return budget
 
 
 def _report(

@@ -180,6 +180,14 @@ class Bundle:
     files: Path
     variables: Mapping[str, Weight] = field(default_factory=dict)
 
+    def meta_graph(self) -> Any:
+        """A MetaGraphDef with the tags, the signatures and the graph, without the weights."""
+        made = meta_graph_pb2.MetaGraphDef(graph_def=self.graph.to_graph_def())
+        made.meta_info_def.tags.extend(self.manifest.tags)
+        for name, signature in self.manifest.signature_defs().items():
+            made.signature_def[name].CopyFrom(signature)
+        return made
+
     @property
     def stored_bytes(self) -> int:
         """Bytes of all weights, as they are stored."""

@@ -28,7 +28,7 @@ from tfslim_core.errors import TfslimError, UsageError
 from tfslim_core.terminal import Narrator, file_size
 
 if TYPE_CHECKING:
-    from tfslim_core.bundle import StepEntry
+    from tfslim_core.bundle import StepEntry, WeightEntry
     from tfslim_core.inspection import Inspection
 
 app = typer.Typer(
@@ -73,6 +73,14 @@ BadRecords = Annotated[
 ]
 Include = Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Weights to encode, by name (* and ?).")]
 Exclude = Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Weights to leave alone, by name.")]
+Budgets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget", metavar="EXPR", help='Search the smallest encodings that hold, e.g. "top1_agreement>=0.99".'
+    ),
+]
+SearchMinutes = Annotated[float | None, typer.Option(metavar="MINUTES", min=0, help="Time for the search; 10.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of the sample that is drawn from the data; 0.")]
 MinimumSize = Annotated[int | None, typer.Option(metavar="ELEMENTS", min=0, help="Leave smaller weights alone; 1024.")]
 
 
@@ -135,17 +143,32 @@ def transform(
 def quantize(
     bundle: BundleIn,
     out_: Out,
-    encoding: Annotated[str, typer.Option(help="int8 or float16.")] = "int8",
+    encoding: Annotated[
+        str | None, typer.Option(help="E.g. int8, float16, int4/block64, uint6; int8 unless told. See the README.")
+    ] = None,
+    budget: Budgets = None,
+    data: Data = None,
     include: Include = None,
     exclude: Exclude = None,
     minimum_size: MinimumSize = None,
     placement: Annotated[
         Literal["rows", "load", "graph"] | None, typer.Option(help="Where to decode; by each weight's use.")
     ] = None,
+    signature: Signature = None,
+    main_output: MainOutput = None,
+    label: Label = None,
+    search_minutes: SearchMinutes = None,
+    seed: Seed = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Print how each weight is stored, and why.")] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Store a bundle's weights in fewer bits, decoded where no request pays for it."""
+    """Store a bundle's weights in fewer bits, decoded where no request pays for it.
+
+    With --budget and --data each weight gets the encoding that makes the whole smallest within that loss.
+    """
+    if data and not budget:
+        raise UsageError("--data is what a budget is measured on; give --budget EXPR too")
     with Narrator(err) as told:
         report = api.quantize(
             bundle,
@@ -155,9 +178,18 @@ def quantize(
             exclude=exclude or (),
             minimum_size=1024 if minimum_size is None else minimum_size,
             placement=placement,
+            budget=budget or (),
+            data=_named(data),
+            signature=signature,
+            main_output=main_output,
+            label=label,
+            search_minutes=10 if search_minutes is None else search_minutes,
+            seed=seed or 0,
             overwrite=overwrite,
             progress=told,
         )
+    if explain and not as_json:
+        out.print(_weights_table(report.weights))
     _stage(report, as_json)
 
 
@@ -243,6 +275,9 @@ def slim(
     include: Include = None,
     exclude: Exclude = None,
     minimum_size: MinimumSize = None,
+    budget: Budgets = None,
+    search_minutes: SearchMinutes = None,
+    seed: Seed = None,
     signature: Signature = None,
     main_output: MainOutput = None,
     label: Label = None,
@@ -268,6 +303,9 @@ def slim(
         "include": include,
         "exclude": exclude,
         "minimum_size": minimum_size,
+        "budget": budget,
+        "search_minutes": search_minutes,
+        "seed": seed,
         "signature": signature,
         "main_output": main_output,
         "label": label,
@@ -387,6 +425,26 @@ def _stage(report: api.StageReport, as_json: bool) -> None:
     err.print(
         f"{_visible(str(report.path))}: {file_size(report.bytes)}, {report.nodes:,} nodes, {report.seconds:.1f} s{told}"
     )
+
+
+def _weights_table(weights: Sequence[WeightEntry]) -> Table:
+    """How each weight is stored, the largest first."""
+    table = Table("weight", "shape", "encoding", "decoded")
+    for column in ("before", "after", "harm"):
+        table.add_column(column, justify="right")
+    table.add_column("because", overflow="fold", style="dim")
+    for weight in sorted(weights, key=lambda weight: (-weight.bytes_before, weight.name)):
+        table.add_row(
+            _visible(weight.name),
+            "x".join(map(str, weight.shape)) or "scalar",
+            weight.encoding,
+            weight.placement,
+            file_size(weight.bytes_before),
+            file_size(weight.bytes_after),
+            "" if weight.harm is None else f"{weight.harm:.1e}",
+            _visible(weight.reason),
+        )
+    return table
 
 
 def _steps_table(steps: Sequence[StepEntry]) -> Table:

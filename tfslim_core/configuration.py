@@ -25,6 +25,9 @@ class Configuration(BaseModel):
     include: list[str] | None = None
     exclude: list[str] | None = None
     minimum_size: int | None = Field(default=None, ge=0)
+    budget: list[str] | None = None
+    search_minutes: float | None = Field(default=None, gt=0)
+    seed: int | None = Field(default=None, ge=0)
     data: dict[str, str] | None = None
     gates: list[str] | None = None
     signature: str | None = None

@@ -25,6 +25,7 @@ from tfslim_core.stages import (
     quantized,
     refuse_broken,
     sample_of,
+    searched,
     transformed,
 )
 from tfslim_core.summary import context_of
@@ -32,6 +33,7 @@ from tfslim_core.transforms import stored_bytes
 from tfslim_core.verdict import ModelCosts, Models, Verdict
 
 if TYPE_CHECKING:
+    from tfslim_core.quantization.budgeting import Budget
     from tfslim_core.validation.job import ValidationResult
     from tfslim_core.validation.sample import RealRequests
 
@@ -47,6 +49,7 @@ class Settings:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     minimum_size: int = 1024
+    budget: Budget | None = None
     data: Mapping[str, str] = field(default_factory=dict)
     gates: tuple[str, ...] = ()
     signature: str | None = None
@@ -95,9 +98,13 @@ def slim_into(source: Path, servable: Path, report: Path, settings: Settings, pr
     stages.append(_stage("transform", rewritten, start))
     start = time.monotonic()
     choice = Choice(settings.encoding or "int8", settings.include, settings.exclude, settings.minimum_size)
-    harm = _harm(rewritten, choice, sample, settings, progress)
-    stored = quantized(rewritten, choice, harm, progress)
-    stages.append(_stage("quantize", stored, start, _words(harm)))
+    if settings.budget is None:
+        harm = _harm(rewritten, choice, sample, settings, progress)
+        stored, told = quantized(rewritten, choice, harm, progress), _words(harm)
+    else:
+        stored = searched(rewritten, choice, settings.budget, None, progress)
+        told = "; ".join(stored.manifest.notes[len(rewritten.manifest.notes) :])
+    stages.append(_stage("quantize", stored, start, told))
     start = time.monotonic()
     progress("write", 0, 0)
     write_saved_model(stored, servable)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfslim_core import storage, transforms
 from tfslim_core.bundle import Bundle, Skip, StepEntry, read_bundle
@@ -16,6 +17,9 @@ from tfslim_core.quantization.harm import Harm
 from tfslim_core.saved_model.sample_check import Sample, check_equal, differences, take_sample
 from tfslim_core.saved_model.served_signatures import read_signatures
 from tfslim_core.saved_model.write import write_saved_model
+
+if TYPE_CHECKING:
+    from tfslim_core.quantization.budgeting import Budget
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, and how many of how many steps of it are; 0 of 0 where that is not known."""
@@ -54,8 +58,10 @@ def transformed(bundle: Bundle, calls: str | Iterable[str] | None, progress: Pro
     return replace(bundle, graph=graph, manifest=manifest)
 
 
-def quantized(bundle: Bundle, choice: Choice, harm: Harm, progress: Progress) -> Bundle:
+def quantized(bundle: Bundle, choice: Choice, harm: Harm, progress: Progress, notes: Sequence[str] = ()) -> Bundle:
     """The bundle with its weights encoded, save those that `harm` leaves, and why in its manifest.
+
+    notes: what else was found, for the manifest.
 
     Raises:
         TransformError: there is no such encoding, or no weight of an included name.
@@ -69,15 +75,33 @@ def quantized(bundle: Bundle, choice: Choice, harm: Harm, progress: Progress) ->
     )
     step = StepEntry(
         name="quantize",
-        parameters={"encoding": choice.encoding},
+        parameters={"encoding": "by budget" if choice.plan else choice.encoding},
         changes=sum(entry.placement != "none" for entry in entries),
         nodes_before=len(bundle.graph.nodes),
         nodes_after=len(graph.nodes),
         bytes_before=transforms.stored_bytes(bundle.graph),
         bytes_after=transforms.stored_bytes(graph),
     )
-    manifest = bundle.manifest.model_copy(update={"steps": [*bundle.manifest.steps, step], "weights": entries})
+    manifest = bundle.manifest.model_copy(
+        update={
+            "steps": [*bundle.manifest.steps, step],
+            "weights": entries,
+            "notes": [*bundle.manifest.notes, *notes],
+        }
+    )
     return replace(bundle, graph=graph, manifest=manifest)
+
+
+def searched(bundle: Bundle, choice: Choice, budget: Budget, state: Path | None, progress: Progress) -> Bundle:
+    """The bundle with its weights in the smallest encodings within the budget, and what was found in its manifest.
+
+    Raises:
+        DataError, UsageError: see `search_within`.
+    """
+    from tfslim_core.quantization.budgeting import search_within
+
+    found = search_within(bundle, choice, budget, state, progress)
+    return quantized(bundle, found.choice, Harm(found.harm, frozenset()), progress, found.notes)
 
 
 def sample_of(bundle: Bundle, progress: Progress) -> Sample:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import chain
 
@@ -24,6 +24,7 @@ class Choice:
 
     include, exclude: shell patterns of node names; all are included unless told. minimum_size: elements.
     placement: where to decode every weight that can be decoded there; by its use unless told. compress: where it pays.
+    plan: weight -> encoding for those that a search has decided; "" leaves one as it is. Others get `encoding`.
     """
 
     encoding: str = "int8"
@@ -32,6 +33,7 @@ class Choice:
     minimum_size: int = 1024
     placement: Placement | None = None
     compress: bool = True
+    plan: Mapping[str, str] = field(default_factory=dict)
 
 
 def candidates(graph: Graph, choice: Choice) -> list[str]:
@@ -74,6 +76,9 @@ def encode_weights(
         measured = (harm or {}).get(name)
         if not reason and name in leave:
             reason = f"{choice.encoding} would move the answers by {100 * (measured or 0):.2g} %"
+        encoding = choice.plan.get(name, choice.encoding)
+        if not reason and not encoding:
+            reason = "the budget is better spent on other weights"
         if reason:
             entries.append(_left(name, weight, reason, measured))
             continue
@@ -82,7 +87,7 @@ def encode_weights(
         use = use_of(graph, name)
         placement = _placement(use, choice)
         try:
-            stored = encodings.encoded(weight, choice.encoding, encodings.Sharing(use.axes), compress=choice.compress)
+            stored = encodings.encoded(weight, encoding, encodings.Sharing(use.axes), compress=choice.compress)
         except encodings.NotEncodableError as error:
             entries.append(_left(name, weight, str(error), measured))
             continue

@@ -93,6 +93,11 @@ def read_interface(path: str | os.PathLike[str], tags: Sequence[str]) -> ServedI
     raise ModelError(f"{path} has no MetaGraph with the tags {asked}; it has: {known} (choose with --tags)")
 
 
+def signatures_in(meta_graph: Any) -> Mapping[str, Signature]:
+    """The same of a MetaGraphDef at hand."""
+    return _interface(meta_graph, memoryview(meta_graph.graph_def.SerializeToString())).signatures
+
+
 def proto_module(name: str) -> ModuleType:
     """`tensorflow.core.<name>`, e.g. "protobuf.meta_graph_pb2", without executing the `tensorflow` package.
 

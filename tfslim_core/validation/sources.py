@@ -64,9 +64,17 @@ def shards(dataset: Dataset, range_bytes: int = RANGE_BYTES) -> list[Shard]:
 
 
 def first_records(dataset: Dataset, limit: int = PEEKED) -> list[Record]:
-    """The first readable records of a dataset; bad ones are left out."""
-    items = (item for part in dataset.ranges for item in format_of(part.file).read(part, 1, None))
-    return [item for item in islice(items, limit) if isinstance(item, Record)]
+    """The readable ones of a dataset's first records."""
+    return [item for item in islice(_items(dataset), limit) if isinstance(item, Record)]
+
+
+def records_of(dataset: Dataset) -> Iterator[Record]:
+    """The readable records of a dataset, row by row."""
+    return (item for item in _items(dataset) if isinstance(item, Record))
+
+
+def _items(dataset: Dataset) -> Iterator[Record | BadRecord]:
+    return (item for part in dataset.ranges for item in format_of(part.file).read(part, 1, None))
 
 
 def read_shard(dataset: str, shard: Sequence[Range], feeding: Feeding, batch_size: int) -> Iterator[Batch | Letter]:

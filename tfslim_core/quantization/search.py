@@ -1,0 +1,124 @@
+"""The smallest encodings within a budget: a ladder for each weight from what it does alone, then the search."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from tfslim_core.bundle import Bundle
+from tfslim_core.gate import Gate
+from tfslim_core.graph import control_inputs
+from tfslim_core.quantization.budget import Found, Rung, ladder, search
+from tfslim_core.quantization.encode_weights import Choice, candidates
+from tfslim_core.quantization.live_model import LiveModel
+from tfslim_core.quantization.trials import Encoder, Memo, Trials
+from tfslim_core.validation.batches import Batch
+from tfslim_core.validation.sample import SplitSample
+
+ENCODINGS = ("float16", "int8", "int7", "int6", "int5", "int4", "int4/block64", "int3", "int3/block32", "int2")
+PROBE = "int6"  # its error is felt in the answers, and small enough to grow in proportion
+PROBED_EXAMPLES = 128
+MINUTES = 10.0
+EXAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is asked for. minutes: for all of it. state: a file that a later run goes on from."""
+
+    gates: Sequence[Gate]
+    main: str | None = None
+    minutes: float = MINUTES
+    state: Path | None = None
+
+
+Progress = Callable[[str, int, int], None]
+
+
+def search_encodings(
+    bundle: Bundle, choice: Choice, sample: SplitSample, wanted: Search, progress: Progress
+) -> tuple[Found, Mapping[str, Sequence[Rung]]]:
+    """The plan for the weights that `choice` may encode, and the ladders that it was found on.
+
+    Raises:
+        DataError: the sample cannot judge the budget.
+    """
+    start = time.monotonic()
+    graph = bundle.graph
+    names = [
+        name
+        for name in candidates(graph, choice)
+        if not (graph.has_v1_control_flow and control_inputs(graph.nodes[name]))
+    ]
+    encoder = Encoder(graph)
+    memo = Memo(wanted.state, _fingerprint(bundle, names, sample, wanted))
+    parts = {"search": sample.search, "held out": sample.held_out, "probe": _first(sample.search, PROBED_EXAMPLES)}
+    with LiveModel(bundle, names) as live:
+        progress("ask the model as it is", 0, 0)
+        keys = list(sample.signature.outputs)
+        trials = Trials(live, encoder, wanted.gates, sample.signature.name, keys, parts, wanted.main, memo)
+        trials.refuse_meaningless("search")
+        ladders: dict[str, list[Rung]] = {}
+        for number, name in enumerate(names):
+            progress("measure each weight alone", number, len(names))
+            if time.monotonic() - start > 30 * wanted.minutes:
+                break  # the largest come first; the rest stay as they are
+            ladders[name] = _ladder(graph.weights[name].nbytes, name, encoder, trials, memo)
+        found = search(
+            ladders,
+            lambda plan: trials.judge(plan, "search"),
+            lambda plan: trials.judge(plan, "held out"),
+            seconds=60 * wanted.minutes - (time.monotonic() - start),
+            progress=progress,
+        )
+    return found, ladders
+
+
+def _ladder(nbytes: int, name: str, encoder: Encoder, trials: Trials, memo: Memo) -> list[Rung]:
+    """A weight's rungs: what an encoding harms is in proportion to the squared error of the weight."""
+    as_it_is = Rung("", nbytes, 0.0)
+    found: dict[str, tuple[int, float] | None] = {
+        one: memo.get(f"{name} {one}: bytes and error", partial(_cost, encoder, name, one)) for one in ENCODINGS
+    }
+    costs = {one: cost for one, cost in found.items() if cost is not None}
+    if PROBE not in costs:
+        return [as_it_is]
+    harm = trials.harm(name, PROBE, "probe") / max(costs[PROBE][1], np.finfo(np.float64).tiny)
+    return ladder([as_it_is, *(Rung(one, size, float(harm * error)) for one, (size, error) in costs.items())])
+
+
+def _cost(encoder: Encoder, name: str, encoding: str) -> tuple[int, float] | None:
+    """Bytes, and the squared error of the weight; None where it cannot be held."""
+    plain, weight = encoder.weight(name, ""), encoder.weight(name, encoding)
+    if plain is None or weight is None:
+        return None
+    off = np.asarray(weight.read(), np.float32) - np.asarray(plain.read(), np.float32)
+    return weight.stored_bytes, float(np.square(off, dtype=np.float64).sum())
+
+
+def _first(batches: Sequence[Batch], examples: int) -> list[Batch]:
+    """The first batches that hold so many."""
+    counts = np.cumsum([0, *map(len, batches)])
+    return [batch for batch, before in zip(batches, counts, strict=False) if before < examples]
+
+
+def _fingerprint(bundle: Bundle, names: Sequence[str], sample: SplitSample, wanted: Search) -> str:
+    """Of all that measured values hang on."""
+    digest = hashlib.sha256()
+    for text in (*map(str, wanted.gates), str(wanted.main), *ENCODINGS, *names, sample.signature.name):
+        digest.update(text.encode() + b"\0")
+    digest.update(bundle.graph.to_graph_def().SerializeToString(deterministic=True))
+    for name in names:
+        digest.update(bundle.graph.weights[name].read().tobytes())
+    for batch in (*sample.search, *sample.held_out):
+        digest.update(batch.dataset.encode())
+        for key, array in sorted(batch.feeds.items()):
+            content = repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
+            digest.update(key.encode() + content)
+    return digest.hexdigest()

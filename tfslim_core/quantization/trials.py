@@ -1,0 +1,268 @@
+"""Plans of encodings tried on real answers, in one live session: what each comes to, held against a budget."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfslim_core import encodings
+from tfslim_core.errors import DataError, UsageError
+from tfslim_core.gate import LABEL_METRICS, MODEL_METRICS, Gate
+from tfslim_core.graph import Graph
+from tfslim_core.metrics import main_output
+from tfslim_core.quantization.budget import Judged, Plan
+from tfslim_core.quantization.live_model import Answer, LiveModel
+from tfslim_core.quantization.placements import use_of
+from tfslim_core.validation.batches import Batch
+from tfslim_core.validation.tally import DatasetStats, DatasetSummary
+from tfslim_core.weights import Weight
+
+CACHED_BYTES = 2 << 30  # encoded weights that are kept rather than encoded again
+_SHARES = ("top1_agreement", "exact_match", "cosine")  # 1 is best; of other metrics 0 is
+_COUNTED = ("top1_agreement", "exact_match", *LABEL_METRICS)  # shares of examples, known as well as these are many
+_MARGIN = 0.95  # of a budget that is no share of examples
+
+
+def refuse_unsearchable(gates: Sequence[Gate]) -> None:
+    """Refuse budgets that trying encodings cannot answer.
+
+    Raises:
+        UsageError: one bounds what a model costs, or from the side that no encoding could break.
+    """
+    for gate in gates:
+        if gate.metric in MODEL_METRICS:
+            raise UsageError(f"budget '{gate}': a budget bounds the answers; hold {gate.metric} with --gate")
+        wanted = ">" if gate.metric in _SHARES else "<"
+        if not gate.op.startswith(wanted):
+            raise UsageError(f"budget '{gate}' bounds no loss; write {gate.metric}{wanted}=…")
+
+
+class Encoder:
+    """A graph's weights in any encoding; what was asked for once is kept, as long as there is room."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._kept: OrderedDict[tuple[str, str], Weight | None] = OrderedDict()
+        self._bytes = 0
+
+    def weight(self, name: str, encoding: str) -> Weight | None:
+        """The weight in the encoding, as it is for ""; None where it cannot be held."""
+        if not encoding:
+            return self._graph.weights[name]
+        key = (name, encoding)
+        if key not in self._kept:
+            self._keep(key, self._encoded(name, encoding))
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def _encoded(self, name: str, encoding: str) -> Weight | None:
+        sharing = encodings.Sharing(use_of(self._graph, name).axes)
+        try:
+            return encodings.encoded(self._graph.weights[name], encoding, sharing)
+        except encodings.NotEncodableError:
+            return None
+
+    def _keep(self, key: tuple[str, str], weight: Weight | None) -> None:
+        self._kept[key] = weight
+        self._bytes += weight.stored_bytes if weight else 0
+        while self._bytes > CACHED_BYTES and len(self._kept) > 1:
+            _, gone = self._kept.popitem(last=False)
+            self._bytes -= gone.stored_bytes if gone else 0
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Batches and what the model answered before anything was changed."""
+
+    batches: Sequence[Batch]
+    answers: Sequence[Answer]
+
+
+class Trials:
+    """A live model whose weights are set by plans, and the sample that it is asked.
+
+    memo: where what plans came to is kept, so that a search that was stopped goes on from there; None keeps nothing.
+    """
+
+    def __init__(
+        self,
+        live: LiveModel,
+        encoder: Encoder,
+        gates: Sequence[Gate],
+        signature: str,
+        keys: Sequence[str],
+        parts: Mapping[str, Sequence[Batch]],
+        main: str | None,
+        memo: Memo,
+    ) -> None:
+        self._live, self._encoder, self._signature, self._keys = live, encoder, signature, keys
+        self._memo = memo
+        self._gates, self._main = gates, main
+        self._set: dict[str, str] = {}
+        self._parts = {
+            name: _Part(batches, [live.run(signature, batch.feeds) for batch in batches])
+            for name, batches in parts.items()
+        }
+
+    def judge(self, plan: Plan, part: str) -> Judged:
+        """What the plan comes to on a part of the sample."""
+        found = self._memo.get(f"{part}: {json.dumps(plan, sort_keys=True)}", lambda: self._measured(plan, part))
+        return Judged(found["used"], bool(found["holds"]), found["values"])
+
+    def harm(self, name: str, encoding: str, part: str) -> float:
+        """The squared relative L2 error that the weight alone makes of the outputs that are bounded."""
+
+        def measured() -> float:
+            self._apply({name: encoding})
+            summaries = self._summaries(part)
+            self._apply({name: ""})
+            errors = [_distance(summary, key) for summary in summaries.values() for key in self._bounded(summary)]
+            return max(errors, default=0.0)
+
+        return float(self._memo.get(f"{part}: {name} {encoding}", measured))
+
+    def _measured(self, plan: Plan, part: str) -> dict[str, object]:
+        self._apply(plan)
+        used, holds = 0.0, True
+        values: dict[str, float] = {}
+        for dataset, summary in self._summaries(part).items():
+            for gate in self._gates:
+                value = self._value(gate, summary)
+                where = str(gate) if len(self._datasets(part)) == 1 else f"{dataset}: {gate}"
+                if value is None or math.isnan(value):
+                    used, holds = math.inf, False
+                    continue
+                values[where] = value
+                share = share_used(gate, value)
+                used = max(used, share)
+                holds = holds and within_margin(gate, value, summary.examples)
+        return {"used": used, "holds": holds, "values": values}
+
+    def _apply(self, plan: Plan) -> None:
+        for name, encoding in plan.items():
+            if self._set.get(name, "") != encoding:
+                weight = self._encoder.weight(name, encoding)
+                assert weight is not None
+                self._live.set(name, weight.read())
+                self._set[name] = encoding
+
+    def _datasets(self, part: str) -> list[str]:
+        return sorted({batch.dataset for batch in self._parts[part].batches})
+
+    def _summaries(self, part: str) -> dict[str, DatasetSummary]:
+        found = {name: DatasetStats(self._keys, self._main) for name in self._datasets(part)}
+        for batch, wanted in zip(self._parts[part].batches, self._parts[part].answers, strict=True):
+            found[batch.dataset].add(batch, wanted, self._live.run(self._signature, batch.feeds))
+        return {name: stats.summary() for name, stats in found.items()}
+
+    def _bounded(self, summary: DatasetSummary) -> Iterator[str]:
+        for gate in self._gates:
+            yield gate.output or self._main or _guessed(summary)
+
+    def _value(self, gate: Gate, summary: DatasetSummary) -> float | None:
+        if gate.metric in LABEL_METRICS:
+            accuracy = (summary.labels or {}).get("accuracy")
+            return None if accuracy is None or accuracy.difference is None else -accuracy.difference
+        output = summary.outputs.get(gate.output or self._main or _guessed(summary))
+        if output is None or output.mismatches:
+            return None
+        value = getattr(output.metrics, gate.metric)
+        return None if value is None else float(value)
+
+    def refuse_meaningless(self, part: str) -> None:
+        """Refuse budgets that this data cannot judge.
+
+        Raises:
+            DataError: a metric has no value here, or the original answers alike on every example.
+        """
+        for dataset, summary in self._summaries(part).items():
+            for gate in self._gates:
+                if self._value(gate, summary) is None:
+                    raise DataError(
+                        f"budget '{gate}' has no value on dataset {dataset!r}: the output is of another kind"
+                    )
+                output = summary.outputs.get(gate.output or self._main or _guessed(summary))
+                if output is not None and output.constant:
+                    raise DataError(
+                        f"budget '{gate}': on dataset {dataset!r} the original answers alike on every example"
+                    )
+
+
+def share_used(gate: Gate, value: float) -> float:
+    """How much of the budget a value uses: 0 for no loss, 1 for all of it."""
+    loss, allowed = _losses(gate, value)
+    if loss <= 0:
+        return 0.0
+    return loss / allowed if allowed > 0 else math.inf
+
+
+def within_margin(gate: Gate, value: float, examples: int) -> bool:
+    """Whether a value holds with room for chance: a count of k examples may as well be k + sqrt(k) on others."""
+    loss, allowed = _losses(gate, value)
+    if loss <= 0:
+        return True
+    if gate.metric in _COUNTED:
+        count = loss * examples
+        return count + math.sqrt(count) <= allowed * examples
+    return loss <= _MARGIN * allowed
+
+
+def _losses(gate: Gate, value: float) -> tuple[float, float]:
+    """The loss, and how much of it is allowed."""
+    return (1 - value, 1 - gate.bound) if gate.metric in _SHARES else (value, gate.bound)
+
+
+def _guessed(summary: DatasetSummary) -> str:
+    return main_output({key: (o.kind, o.scores_classes) for key, o in summary.outputs.items()}) or ""
+
+
+def _distance(summary: DatasetSummary, key: str) -> float:
+    """An output's squared relative L2 error; of strings the share that differs."""
+    output = summary.outputs.get(key)
+    if output is None or output.mismatches:
+        return math.inf
+    metrics = output.metrics
+    if metrics.nan_mismatches:
+        return math.inf
+    if metrics.rel_l2_error is not None:
+        return float(metrics.rel_l2_error) ** 2
+    return 1 - (metrics.exact_match if metrics.exact_match is not None else 1.0)
+
+
+class Memo:
+    """What was measured, by what it was measured of: lines of JSON in a file that a later run reads.
+
+    fingerprint: of all that the values hang on; a file of another is begun anew.
+    """
+
+    def __init__(self, file: Path | None, fingerprint: str) -> None:
+        self._file = file
+        self._values: dict[str, Any] = {}
+        if file is None:
+            return
+        header = json.dumps({"fingerprint": fingerprint})
+        lines = file.read_text().splitlines() if file.exists() else []
+        if not lines or lines[0] != header:
+            file.write_text(header + "\n")
+            return
+        for line in lines[1:]:
+            try:
+                key, value = json.loads(line)
+            except ValueError:
+                break  # the run was stopped while it wrote this
+            self._values[key] = value
+        file.write_text("\n".join([header, *(json.dumps(item) for item in self._values.items())]) + "\n")
+
+    def get(self, key: str, compute: Callable[[], Any]) -> Any:
+        """The value that is known, or the one that is computed now."""
+        if key not in self._values:
+            self._values[key] = compute()
+            if self._file is not None:
+                with self._file.open("a") as file:
+                    file.write(json.dumps((key, self._values[key])) + "\n")
+        return self._values[key]
