@@ -106,7 +106,7 @@ def search(
     seconds: float = math.inf,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Found:
-    """The smallest plan that `judge` finds to hold and that `confirm` does not break.
+    """The smallest plan that `judge` finds to hold, and `confirm` too.
 
     ladders: as `ladder` makes them; the first rung of each is where the walk starts. seconds: after these only what has
     to be confirmed is measured.
@@ -147,7 +147,7 @@ def search(
     progress("confirm on examples that the search never saw", 0, 0)
     plan = _after(ladders, taken)
     held_out = confirm(plan)
-    while taken and held_out.used > 1:
+    while taken and not held_out.holds:
         taken = taken[: min(len(taken) - 1, len(taken) * 9 // 10)]
         plan = _after(ladders, taken)
         held_out = confirm(plan)

@@ -25,7 +25,7 @@ ENCODINGS = ("float16", "int8", "int7", "int6", "int5", "int4", "int4/block64", 
 PROBE = "int6"  # its error is felt in the answers, and small enough to grow in proportion
 PROBED_EXAMPLES = 128
 MINUTES = 10.0
-EXAMPLES = 2000
+EXAMPLES = 4000
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from tfslim_core.weights import Weight
 CACHED_BYTES = 2 << 30  # encoded weights that are kept rather than encoded again
 _SHARES = ("top1_agreement", "exact_match", "cosine")  # 1 is best; of other metrics 0 is
 _COUNTED = ("top1_agreement", "exact_match", *LABEL_METRICS)  # shares of examples, known as well as these are many
+_DEVIATIONS = 1.645  # 95 % of a normal distribution are below
 _MARGIN = 0.95  # of a budget that is no share of examples
 
 
@@ -202,14 +203,24 @@ def share_used(gate: Gate, value: float) -> float:
 
 
 def within_margin(gate: Gate, value: float, examples: int) -> bool:
-    """Whether a value holds with room for chance: a count of k examples may as well be k + sqrt(k) on others."""
+    """Whether a value holds with room for chance.
+
+    A share of examples is known as well as these are many: the upper end of its interval of 95 % must hold (Wilson's,
+    one-sided). No loss at all always does, however few the examples.
+    """
     loss, allowed = _losses(gate, value)
     if loss <= 0:
         return True
     if gate.metric in _COUNTED:
-        count = loss * examples
-        return count + math.sqrt(count) <= allowed * examples
+        return wilson_upper(loss, examples) <= allowed
     return loss <= _MARGIN * allowed
+
+
+def wilson_upper(share: float, examples: int) -> float:
+    """The largest share that what was seen on so many examples does not rule out (E. B. Wilson, JASA 22, 1927)."""
+    square = _DEVIATIONS**2 / examples
+    spread = math.sqrt(share * (1 - share) / examples + square / (4 * examples))
+    return (share + square / 2 + _DEVIATIONS * spread) / (1 + square)
 
 
 def _losses(gate: Gate, value: float) -> tuple[float, float]:
