@@ -22,7 +22,7 @@ from tfslim_core.encodings.integers import Integers
 from tfslim_core.encodings.packed_bits import PackedBits
 from tfslim_core.encodings.scheme import Encoding, Form, Nodes, NotEncodableError, Part, Scheme, Sharing
 from tfslim_core.errors import ModelError, TransformError, nearest
-from tfslim_core.graph import Input
+from tfslim_core.graph import Input, NameMaker
 from tfslim_core.weights import Array, Encoded, Weight, in_memory
 
 ENCODINGS: Mapping[str, Encoding] = {
@@ -113,6 +113,15 @@ def decoding(nodes: Nodes, stored: Encoded, form: Form, leaf: Callable[[tuple[st
         return _scheme(some.encoding).decoding_ops(nodes, parts, wanted)
 
     return whole((), stored, form)
+
+
+def footprint(weight: Weight) -> int:
+    """Bytes that a weight takes in a servable: what is stored, and the nodes that decode it."""
+    if weight.encoded is None:
+        return weight.nbytes
+    nodes = Nodes("w", NameMaker(()))
+    decoding(nodes, weight.encoded, _form(weight), lambda roles, _: Input("/".join(roles), 0))
+    return weight.stored_bytes + sum(int(node.ByteSize()) for node in nodes.made)
 
 
 def leaves(stored: Encoded, roles: tuple[str, ...] = ()) -> Mapping[tuple[str, ...], Weight]:

@@ -147,8 +147,10 @@ def search(
     progress("confirm on examples that the search never saw", 0, 0)
     plan = _after(ladders, taken)
     held_out = confirm(plan)
+    back = 1
     while taken and not held_out.holds:
-        taken = taken[: min(len(taken) - 1, len(taken) * 9 // 10)]
+        taken = taken[: max(0, len(taken) - back)]
+        back *= 2
         plan = _after(ladders, taken)
         held_out = confirm(plan)
     following = _following(order, taken)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tfslim_core.bundle import Bundle
+from tfslim_core.encodings import footprint
 from tfslim_core.gate import Gate
 from tfslim_core.graph import control_inputs
 from tfslim_core.quantization.budget import Found, Rung, ladder, search
@@ -99,7 +100,7 @@ def _cost(encoder: Encoder, name: str, encoding: str) -> tuple[int, float] | Non
     if plain is None or weight is None:
         return None
     off = np.asarray(weight.read(), np.float32) - np.asarray(plain.read(), np.float32)
-    return weight.stored_bytes, float(np.square(off, dtype=np.float64).sum())
+    return footprint(weight), float(np.square(off, dtype=np.float64).sum())
 
 
 def _first(batches: Sequence[Batch], examples: int) -> list[Batch]:
