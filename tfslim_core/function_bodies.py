@@ -7,12 +7,14 @@ are its targets. A function whose types are decided by each caller has no graph 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import tensorflow as tf
 
 from tfslim_core import ops
-from tfslim_core.graph import CONTROL, Graph, Input, NodeDef, make_node, parse_input, renamed
+from tfslim_core.graph import CONTROL, Graph, Input, NodeDef, has_plain_weights, make_node, parse_input
 
 FunctionDef = Any  # the protobuf classes have no types
 
@@ -34,8 +36,16 @@ def body_of(graph: Graph, name: str) -> Graph | None:
         GraphError: the body is not valid.
     """
     function = graph.functions[name]
-    if is_generic(function):
-        return None
+    known, body = graph.bodies.get(name, (None, None))
+    if known is not function:
+        body = None if is_generic(function) else _read(graph, function)
+    elif body is not None and body.rest is not graph.rest:
+        body = replace(body, rest=graph.rest, targets=_targets(graph, function))
+    graph.bodies[name] = (function, body)
+    return body
+
+
+def _read(graph: Graph, function: FunctionDef) -> Graph:
     arguments = {argument.name: tf.as_dtype(argument.type) for argument in function.signature.input_arg}
     ports = {node.name: ops.output_ports(node, graph.functions) for node in function.node_def}
 
@@ -49,17 +59,24 @@ def body_of(graph: Graph, name: str) -> Graph | None:
         return Input(node, ports[node][argument] + int(index or 0))
 
     nodes: list[NodeDef] = [make_node("Placeholder", name, [], dtype=dtype) for name, dtype in arguments.items()]
-    nodes += [renamed(node, node.name, [source(text) for text in node.input]) for node in function.node_def]
+    own = type(function)(node_def=function.node_def).node_def
+    for node in own:
+        node.input[:] = [str(source(text)) for text in node.input]
+    nodes += own
     returned = [source(function.ret[argument.name]) for argument in function.signature.output_arg]
-    # The runtime runs what has an effect even where nothing waits for it.
-    effects = [node.name for node in function.node_def if ops.has_effect(node, graph.functions)]
     return Graph.of_nodes(
         nodes,
         graph.rest,
         [f"{argument}:0" for argument in arguments],
         [f"{node}:{port}" for node, port in returned],
-        dict.fromkeys([*function.control_ret.values(), *effects]),
+        _targets(graph, function),
     )
+
+
+def _targets(graph: Graph, function: FunctionDef) -> tuple[str, ...]:
+    # The runtime runs what has an effect even where nothing waits for it.
+    effects = [node.name for node in function.node_def if ops.has_effect(node, graph.functions)]
+    return tuple(dict.fromkeys([*function.control_ret.values(), *effects]))
 
 
 def with_body(function: FunctionDef, body: Graph) -> FunctionDef:
@@ -86,13 +103,12 @@ def with_body(function: FunctionDef, body: Graph) -> FunctionDef:
             ]
         return spelled[source.node][source.port]
 
-    for name, node in body.nodes.items():
-        if name in arguments:
-            continue
-        new = renamed(node, name, [spell(parse_input(text)) for text in node.input])
+    copy.node_def.extend(node for name, node in body.nodes.items() if name not in arguments)
+    for node in copy.node_def:
+        name = node.name
+        node.input[:] = [spell(source) for source in body.sources(name)]
         if name in body.weights:
-            new.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(body.weights[name].read()))
-        copy.node_def.append(new)
+            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(body.weights[name].read()))
     for argument, tensor in zip(function.signature.output_arg, body.outputs, strict=True):
         copy.ret[argument.name] = spell(parse_input(tensor))
     for key in [key for key, name in copy.control_ret.items() if name not in body.nodes]:
@@ -108,6 +124,7 @@ def rewrite_bodies(graph: Graph, rewrite: Callable[[str, Graph], Graph]) -> Grap
         GraphError: a body or what came out is not valid.
     """
     changed: dict[str, FunctionDef] = {}
+    bodies: dict[str, Graph] = {}
     for name, function in graph.functions.items():
         body = body_of(graph, name)
         if body is None:
@@ -115,6 +132,20 @@ def rewrite_bodies(graph: Graph, rewrite: Callable[[str, Graph], Graph]) -> Grap
         new = rewrite(name, body)
         if new is not body:
             changed[name] = with_body(function, new)
+            if _reads_back(body, new):
+                bodies[name] = new
     if not changed:
         return graph
-    return graph.replace(library=[changed.get(name, function) for name, function in graph.functions.items()])
+    result = graph.replace(library=[changed.get(name, function) for name, function in graph.functions.items()])
+    result.bodies.update({name: (result.functions[name], body) for name, body in bodies.items()})
+    return result
+
+
+def _reads_back(before: Graph, body: Graph) -> bool:
+    """Whether a body that took the place of another is what `body_of` would read from its function, but for targets."""
+    arguments = [parse_input(tensor).node for tensor in before.inputs]
+    if list(islice(body.nodes, len(arguments))) != arguments:
+        return False
+    if any(body.nodes[name] is not before.nodes[name] for name in arguments):
+        return False
+    return has_plain_weights(body)

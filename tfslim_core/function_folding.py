@@ -70,7 +70,7 @@ class _Program:
         reasons: dict[str, str] = {}
         passes_on = True
         for _ in range(_ROUNDS):
-            graph, folds = self.folding.fold(graph, reasons, borrowed)
+            graph, folds = self.folding.fold(graph, reasons, borrowed, shapes=passes_on)
             self.changes += folds
             if not passes_on and not folds:
                 break

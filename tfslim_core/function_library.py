@@ -23,12 +23,13 @@ class FunctionLibrary:
 
     def __init__(self, graph: Graph) -> None:
         nodes = list(chain(graph.nodes.values(), *(function.node_def for function in graph.functions.values())))
+        calls = [node for node in nodes if ops.may_call(node.op) or node.op in graph.functions]
         self._graph = graph
         self.functions: dict[str, FunctionDef] = dict(graph.functions)
-        self._mentions = Counter(name for node in nodes for name in ops.called_functions(node))
+        self._mentions = Counter(name for node in calls for name in ops.called_functions(node))
         self.settled: set[str] = set()
         self.changed = False
-        self._pinned = {name for node in nodes for name in other_mentions(node)}
+        self._pinned = {name for node in calls for name in other_mentions(node)}
         self._fresh = NameMaker(graph.functions)
         self._copies: dict[bytes, str] = {}  # content -> name
         self._origin: dict[str, str] = {}
@@ -41,7 +42,9 @@ class FunctionLibrary:
         """What a `Graph` takes as its `rest`: versions and the functions, which are not copied."""
         if self.changed:
             library = SimpleNamespace(function=list(self.functions.values()))
-            self._holder = Graph({}, rest=SimpleNamespace(library=library, versions=self._graph.rest.versions))
+            self._holder = Graph(
+                {}, rest=SimpleNamespace(library=library, versions=self._graph.rest.versions), bodies=self._graph.bodies
+            )
         return self._holder.rest
 
     def body(self, name: str) -> Graph | None:

@@ -33,6 +33,8 @@ _MOST_NEW_EDGES = 64
 @transform("remove_nodes", enters_functions=True)
 def remove_nodes(graph: Graph, *, op: tuple[str, ...], max_inputs: int = 1) -> Outcome:
     """Take out nodes of the given ops; what read them reads their first input."""
+    if graph.by_op.keys().isdisjoint(op):
+        return Outcome(graph)
     sweep = _Sweep(graph)
     skipped = []
     for name in execution_order(graph):
