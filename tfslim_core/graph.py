@@ -255,13 +255,17 @@ class Graph:
         added = {node.name: node for node in new}
         changed = set(added)
         gone = {name for name in drop if name not in added and name in self.nodes}
-        nodes = {name: added.pop(name, node) for name, node in self.nodes.items() if name not in gone}
+        nodes = dict(self.nodes)
         nodes.update(added)
+        for name in gone:
+            del nodes[name]
         if gone:
             nodes = {name: _without_lost_colocations(node, nodes) for name, node in nodes.items()}
         kept = {**self.weights, **(weights or {})}
         rest, bodies = self.rest, self.bodies
-        facts = {n: fact for n, fact in self._known.facts.items() if n not in gone and n not in changed}
+        facts = dict(self._known.facts)
+        for name in gone | changed:
+            facts.pop(name, None)
         if library is not None:
             rest = tf.compat.v1.GraphDef(versions=rest.versions)
             rest.library.gradient.extend(self.rest.library.gradient)
