@@ -164,18 +164,19 @@ class Graph:
         Raises:
             GraphError: its op is not known, or an attribute that the dtypes hang on is missing.
         """
-        found = self._known.facts.get(name)
-        if found is None:
-            node = self.nodes[name]
-            inputs = tuple(map(parse_input, node.input))
-            found = self._known.facts[name] = Facts(inputs, *ops.dtypes(node, self.functions))
-            if self.functions and node.op in self.functions:
-                self._known.calls_by_op = True
+        return self._known.facts.get(name) or self._find_facts(name)
+
+    def _find_facts(self, name: str) -> Facts:
+        node = self.nodes[name]
+        inputs = tuple(map(parse_input, node.input))
+        found = self._known.facts[name] = Facts(inputs, *ops.dtypes(node, self.functions))
+        if self.functions and node.op in self.functions:
+            self._known.calls_by_op = True
         return found
 
     def sources(self, name: str) -> tuple[Input, ...]:
         """Where the inputs of node `name` come from, data and control."""
-        return self.facts(name).inputs
+        return (self._known.facts.get(name) or self._find_facts(name)).inputs
 
     @property
     def by_op(self) -> Mapping[str, list[str]]:
@@ -293,7 +294,7 @@ class Graph:
         others = {name for name in changed if name in self.nodes and self.facts(name).gives != graph.facts(name).gives}
         moved = gone | others
         if moved:
-            changed |= {name for name in nodes if any(source.node in moved for source in graph.facts(name).inputs)}
+            changed |= {name for name in nodes if any(source.node in moved for source in graph.sources(name))}
         check(graph, changed | set(weights or ()))
         return graph
 
@@ -396,7 +397,7 @@ def needed(graph: Graph, roots: Iterable[str]) -> set[str]:
         if name in found or name not in graph.nodes:
             continue
         found.add(name)
-        todo.extend(source.node for source in graph.facts(name).inputs)
+        todo += [source.node for source in graph.sources(name)]
     return found
 
 

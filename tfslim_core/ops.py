@@ -217,9 +217,8 @@ def is_stateful(node: Any, functions: Functions) -> bool:
 
     The registry says so of most; not of those that take a TensorFlow 1 variable by reference (Assign, ScatterAdd).
     """
-    if node.op in functions:
-        return _holds_state(functions[node.op].signature)
-    return _registered_holds_state(node.op)
+    op = node.op
+    return _holds_state(functions[op].signature) if op in functions else _registered_holds_state(op)
 
 
 @lru_cache(maxsize=4096)
@@ -256,8 +255,11 @@ def observes_state(node: Any, functions: Functions, _known: dict[str, bool] | No
 
     A call or a branch does when a node of its functions does.
     """
-    if node.op in _OBSERVERS:
+    op = node.op
+    if op in _OBSERVERS:
         return True
+    if op not in _CALLERS and op not in functions:
+        return False
     bodies = _bodies(node, functions) or []
     known = {} if _known is None else _known
     for name in bodies:
