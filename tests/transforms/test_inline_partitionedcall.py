@@ -418,3 +418,19 @@ def test_as_the_old_tool_does_it():
     named = {name: node.op for name, node in slim.nodes.items()}
     assert {name: node.op for name, node in old.nodes.items() if name.startswith(f"{call}/")}.items() <= named.items()
     np.testing.assert_array_equal(run(old, random_feeds(graph))[0], run(slim, random_feeds(graph))[0])
+
+
+def test_a_note_on_the_gradient_of_a_function_that_goes_goes():
+    """TensorFlow refuses a note on a function that is not there."""
+    with building() as g:
+        x = v1.placeholder(tf.float32, [3], "x")
+        y = tf.function(lambda a: tf.sin(a))(x)
+        y = tf.identity(tf.cond(tf.reduce_sum(x) > 0, lambda: tf.cos(y), lambda: y * 2), "y")
+    graph_def = g.as_graph_def()
+    callee = next(node.attr["f"].func.name for node in graph_def.node if node.op in CALLS)
+    graph_def.library.gradient.add(function_name=callee, gradient_func=callee)
+    graph = Graph.of(graph_def, ["x:0"], ["y:0"])
+    outcome = inline_partitionedcall(graph)
+    assert outcome.graph.functions
+    assert callee not in outcome.graph.functions
+    assert_same_model(graph, outcome.graph, random_feeds(graph))

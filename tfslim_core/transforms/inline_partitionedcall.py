@@ -30,12 +30,12 @@ from tfslim_core.graph import (
     constant,
     constant_value,
     make_node,
-    needed_functions,
     parse_input,
     renamed,
 )
 from tfslim_core.registry import Outcome, Skipped, transform
 from tfslim_core.saved_model.inline_functions import Inlined, inline_functions
+from tfslim_core.transforms.remove_unused_functions import remove_unused_functions
 from tfslim_core.weights import Weight
 
 
@@ -44,7 +44,7 @@ def inline_partitionedcall(graph: Graph) -> Outcome:
     """Put the bodies of called functions in the place of their calls."""
     circles = endless(graph.functions)
     main, changes, skipped = _without_calls(graph, circles)
-    main = _without_unused_functions(main) if changes else main
+    main = remove_unused_functions(main).graph if changes else main
 
     def rewrite(name: str, body: Graph) -> Graph:
         nonlocal changes
@@ -54,7 +54,7 @@ def inline_partitionedcall(graph: Graph) -> Outcome:
         return new
 
     whole = rewrite_bodies(main, rewrite)
-    return Outcome(whole if whole is main else _without_unused_functions(whole), changes, tuple(skipped))
+    return Outcome(whole if whole is main else remove_unused_functions(whole).graph, changes, tuple(skipped))
 
 
 def _without_calls(graph: Graph, circles: Collection[str]) -> tuple[Graph, int, list[Skipped]]:
@@ -148,10 +148,3 @@ def _stand_in(graph: Graph, name: str, result: Inlined) -> NodeDef:
     if dtypes:
         node.attr["T"].list.type.extend(dtypes)
     return node
-
-
-def _without_unused_functions(graph: Graph) -> Graph:
-    used = needed_functions(graph.nodes.values(), graph.functions)
-    if len(used) == len(graph.functions):
-        return graph
-    return graph.replace(library=[function for name, function in graph.functions.items() if name in used])
