@@ -6,9 +6,8 @@ are its targets. A function whose types are decided by each caller has no graph 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 import tensorflow as tf
@@ -40,7 +39,7 @@ def body_of(graph: Graph, name: str) -> Graph | None:
     if known is not function:
         body = None if is_generic(function) else _read(graph, function)
     elif body is not None and body.rest is not graph.rest:
-        body = replace(body, rest=graph.rest, targets=_targets(graph, function))
+        body = replace(body, rest=graph.rest, targets=_targets(graph, function, body.nodes.values()))
     graph.bodies[name] = (function, body)
     return body
 
@@ -69,13 +68,13 @@ def _read(graph: Graph, function: FunctionDef) -> Graph:
         graph.rest,
         [f"{argument}:0" for argument in arguments],
         [f"{node}:{port}" for node, port in returned],
-        _targets(graph, function),
+        _targets(graph, function, own),
     )
 
 
-def _targets(graph: Graph, function: FunctionDef) -> tuple[str, ...]:
+def _targets(graph: Graph, function: FunctionDef, nodes: Iterable[NodeDef]) -> tuple[str, ...]:
     # The runtime runs what has an effect even where nothing waits for it.
-    effects = [node.name for node in function.node_def if ops.has_effect(node, graph.functions)]
+    effects = [node.name for node in nodes if ops.has_effect(node, graph.functions)]
     return tuple(dict.fromkeys([*function.control_ret.values(), *effects]))
 
 
@@ -124,7 +123,7 @@ def rewrite_bodies(graph: Graph, rewrite: Callable[[str, Graph], Graph]) -> Grap
         GraphError: a body or what came out is not valid.
     """
     changed: dict[str, FunctionDef] = {}
-    bodies: dict[str, Graph] = {}
+    bodies: dict[str, Graph] = {}  # of those that changed
     for name, function in graph.functions.items():
         body = body_of(graph, name)
         if body is None:
@@ -132,20 +131,33 @@ def rewrite_bodies(graph: Graph, rewrite: Callable[[str, Graph], Graph]) -> Grap
         new = rewrite(name, body)
         if new is not body:
             changed[name] = with_body(function, new)
-            if _reads_back(body, new):
-                bodies[name] = new
+            bodies[name] = new
     if not changed:
         return graph
     result = graph.replace(library=[changed.get(name, function) for name, function in graph.functions.items()])
-    result.bodies.update({name: (result.functions[name], body) for name, body in bodies.items()})
+    keep_bodies(result, bodies)
     return result
 
 
-def _reads_back(before: Graph, body: Graph) -> bool:
-    """Whether a body that took the place of another is what `body_of` would read from its function, but for targets."""
-    arguments = [parse_input(tensor).node for tensor in before.inputs]
-    if list(islice(body.nodes, len(arguments))) != arguments:
-        return False
-    if any(body.nodes[name] is not before.nodes[name] for name in arguments):
-        return False
-    return has_plain_weights(body)
+def keep_bodies(graph: Graph, bodies: Mapping[str, Graph]) -> None:
+    """Have bodies at hand of which `with_body` made functions of the graph's library."""
+    for name, body in bodies.items():
+        function = graph.functions.get(name)
+        if function is not None and (found := _as_read(function, body)):
+            graph.bodies[name] = (function, found)
+
+
+def _as_read(function: FunctionDef, body: Graph) -> Graph | None:
+    """What `body_of` would read from the function, but for targets; None where it has to read it."""
+    arguments = {argument.name: argument.type for argument in function.signature.input_arg}
+    for name, dtype in arguments.items():
+        node = body.nodes[name]
+        if (
+            node.op != "Placeholder"
+            or node.attr["dtype"].type != dtype
+            or len(node.attr) > 1
+            or node.device
+            or node.input
+        ):
+            return None
+    return body.in_order([*arguments, *body.nodes]) if has_plain_weights(body) else None

@@ -18,7 +18,7 @@ from tfslim_core.graph import Graph, NameMaker, needed_functions
 class FunctionLibrary:
     """Functions by name.
 
-    settled: functions that have been looked at.
+    settled: functions that have been looked at. made: bodies of those that were put beside others.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -28,6 +28,7 @@ class FunctionLibrary:
         self.functions: dict[str, FunctionDef] = dict(graph.functions)
         self._mentions = Counter(name for node in calls for name in ops.called_functions(node))
         self.settled: set[str] = set()
+        self.made: dict[str, Graph] = {}
         self.changed = False
         self._pinned = {name for node in calls for name in other_mentions(node)}
         self._fresh = NameMaker(graph.functions)
@@ -79,10 +80,12 @@ class FunctionLibrary:
         self.settled.add(name)
         self.changed = True
 
-    def put(self, names: Sequence[str], functions: Sequence[FunctionDef], *, sole: bool) -> list[str] | None:
+    def put(
+        self, names: Sequence[str], functions: Sequence[FunctionDef], bodies: Sequence[Graph], *, sole: bool
+    ) -> list[str] | None:
         """Put changed functions beside those named; their names, or None when there would be too many.
 
-        sole: nobody else calls the old ones, which then go.
+        bodies: what the functions were made of. sole: nobody else calls the old ones, which then go.
         """
         contents = [_content(function) for function in functions]
         fresh = {content: len(f.node_def) for content, f in zip(contents, functions, strict=True)}
@@ -91,7 +94,7 @@ class FunctionLibrary:
             return None
         self._budget -= cost
         found = []
-        for name, function, content in zip(names, functions, contents, strict=True):
+        for name, function, body, content in zip(names, functions, bodies, contents, strict=True):
             if content == _content(self.functions[name]):
                 found.append(name)
                 self.settled.add(name)
@@ -102,6 +105,7 @@ class FunctionLibrary:
                 self._origin[copy] = origin
                 function.signature.name = copy
                 self.set(copy, function)
+                self.made[copy] = body
                 if sole:
                     self._owned.add(copy)
             found.append(self._copies[content])

@@ -298,6 +298,16 @@ class Graph:
         check(graph, changed | set(weights or ()))
         return graph
 
+    def in_order(self, names: Iterable[str]) -> Graph:
+        """The same graph with its nodes in another order, or itself; a name counts where it comes first."""
+        nodes = {name: self.nodes[name] for name in names}
+        if list(nodes) == list(self.nodes):
+            return self
+        graph = replace(self, nodes=nodes)
+        graph._known.facts.update(self._known.facts)
+        graph._known.calls_by_op = self._known.calls_by_op
+        return graph
+
     def to_graph_def(self) -> Any:
         """The GraphDef, weights left out."""
         graph_def = tf.compat.v1.GraphDef()
