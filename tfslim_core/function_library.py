@@ -113,8 +113,8 @@ class FunctionLibrary:
 
     def needed_by(self, main: Graph) -> list[FunctionDef]:
         """All functions but those that were needed, or made, and are not needed any more."""
-        before = needed_functions(self._graph.nodes.values(), self._graph.functions) | self._origin.keys()
-        gone = before - needed_functions(main.nodes.values(), self.functions)
+        before = needed_functions(self._graph.callers, self._graph.functions) | self._origin.keys()
+        gone = before - needed_functions(main.callers, self.functions)
         return [function for name, function in self.functions.items() if name not in gone]
 
 

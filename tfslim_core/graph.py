@@ -193,6 +193,11 @@ class Graph:
         return [self.nodes[name] for op in names for name in self.by_op.get(op, ())]
 
     @property
+    def callers(self) -> list[NodeDef]:
+        """The nodes that may call functions."""
+        return self.of_ops(op for op in self.by_op if op in self.functions or ops.may_call(op))
+
+    @property
     def readers(self) -> dict[str, list[Reader]]:
         """Who reads a node, data and control, in graph order. Names without readers are absent."""
         if self._known.readers is None:
