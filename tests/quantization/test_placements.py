@@ -6,16 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.graphs import building, run, view, whole_graph_def
+from tests.graphs import building, normal, run, view, whole_graph_def
 from tfslim_core import encodings
 from tfslim_core.quantization import placements
 from tfslim_core.quantization.placements import ROWS_BYTES, place, use_of
 
 v1 = tf.compat.v1
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def constant(*shape, name="w"):

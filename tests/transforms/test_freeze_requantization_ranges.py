@@ -5,7 +5,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests import old_tool
-from tests.graphs import building, op_counts, op_delta, reasons, run, values, view, whole_graph_def
+from tests.graphs import building, normal, op_counts, op_delta, reasons, run, values, view, whole_graph_def
 from tfslim_core.errors import DataError, TransformError
 from tfslim_core.graph import Graph, control_inputs
 from tfslim_core.requantization_log import batches_of, measuring_nodes, read_log, record_ranges
@@ -16,10 +16,6 @@ from tfslim_core.transforms.quantize_nodes import quantize_nodes
 v1 = tf.compat.v1
 raw = tf.raw_ops
 NODE = "a/eightbit/requant_range"
-
-
-def normal(*shape, seed=0, scale=1.0):
-    return (np.random.default_rng(seed).normal(size=shape) * scale).astype(np.float32)
 
 
 def quantized(batch=None):

@@ -6,7 +6,17 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.graphs import assert_same_interface, assert_same_model, building, op_counts, random_feeds, reasons, run, view
+from tests.graphs import (
+    assert_same_interface,
+    assert_same_model,
+    building,
+    normal,
+    op_counts,
+    random_feeds,
+    reasons,
+    run,
+    view,
+)
 from tests.old_tool import transformed, with_default_attributes
 from tfslim_core import transforms
 from tfslim_core.graph import Graph, control_inputs, make_node, renamed
@@ -14,10 +24,6 @@ from tfslim_core.transforms.inline_partitionedcall import inline_partitionedcall
 
 v1 = tf.compat.v1
 CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def calls(graph):

@@ -10,6 +10,7 @@ from tests import old_tool
 from tests.graphs import (
     assert_same_interface,
     building,
+    normal,
     op_counts,
     op_delta,
     random_feeds,
@@ -28,10 +29,6 @@ from tfslim_core.transforms.quantize_nodes import quantize_nodes
 
 v1 = tf.compat.v1
 raw = tf.raw_ops
-
-
-def normal(*shape, seed=0, scale=1.0):
-    return (np.random.default_rng(seed).normal(size=shape) * scale).astype(np.float32)
 
 
 def step(value):
