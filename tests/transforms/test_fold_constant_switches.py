@@ -218,6 +218,20 @@ def test_a_merge_runs_whatever_it_waits_for():
     assert not {"Switch", "Merge", "Exp"} & set(op_counts(done.graph))
 
 
+def test_a_merge_of_sides_that_never_ran_does_not_run_whatever_it_waits_for():
+    with building() as g:
+        x = v1.placeholder(tf.float32, [4], name="x")
+        low, high = tf.raw_ops.Switch(data=x, pred=tf.constant(True))
+        sides = [tf.sin(low), tf.cos(low)]
+        with g.control_dependencies([tf.exp(high)]):
+            never, _ = tf.raw_ops.Merge(inputs=sides)
+        tf.raw_ops.Merge(inputs=[tf.tanh(never), tf.exp(high)], name="y")
+    graph = view(g, ["x:0"], ["y:0"])
+    done = fold_constant_switches(graph)
+    assert_same_model(graph, done.graph, X)
+    assert not {"Switch", "Merge", "Tanh"} & set(op_counts(done.graph))
+
+
 @contextmanager
 def v1_control_flow():
     v1.disable_control_flow_v2()
@@ -385,7 +399,11 @@ def test_in_v1_control_flow_a_branch_stays_a_call():
     done = fold_constant_switches(graph)
     for side in (True, False):
         assert_same_model(graph, done.graph, {**X, "p:0": side})
-    assert not {"If", "StatelessIf"} & set(op_counts(done.graph))
+    counts = op_counts(done.graph)
+    assert (counts["If"] + counts["StatelessIf"], counts["PartitionedCall"] + counts["StatefulPartitionedCall"]) == (
+        0,
+        1,
+    )
 
 
 def test_a_branch_that_calls_itself_stays_a_call():
