@@ -1,6 +1,5 @@
 """The view of a graph, and what is made of it."""
 
-import pytest
 import tensorflow as tf
 
 from tests.graphs import building, random_feeds, run
@@ -9,7 +8,6 @@ from tfslim_core.graph import Graph, only_needed
 v1 = tf.compat.v1
 
 
-@pytest.mark.xfail(strict=True, reason="notes on gradients stay, and TensorFlow refuses one of a function that is gone")
 def test_only_needed_leaves_no_note_on_the_gradient_of_a_function_that_is_gone():
     with building() as g:
         x = v1.placeholder(tf.float32, [3], "x")

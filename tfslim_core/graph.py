@@ -273,11 +273,8 @@ class Graph:
         for name in gone | changed:
             facts.pop(name, None)
         if library is not None:
-            rest = tf.compat.v1.GraphDef(versions=rest.versions)
-            rest.library.gradient.extend(self.rest.library.gradient)
-            rest.library.registered_gradients.extend(self.rest.library.registered_gradients)
             functions = list(library)
-            rest.library.function.extend(functions)
+            rest = _library_of(functions, self.rest)
             bodies = {
                 new.signature.name: (new, self.bodies[new.signature.name][1])
                 for old, new in zip(functions, rest.library.function, strict=True)
@@ -442,6 +439,18 @@ def needed_functions(nodes: Iterable[NodeDef], functions: Mapping[str, Any]) -> 
                     found.add(name)
                     todo.append(functions[name].node_def)
     return found
+
+
+def _library_of(functions: Iterable[Any], rest: Any) -> Any:
+    """`rest` with these functions, and with its notes on their gradients: TensorFlow refuses one of a lost function."""
+    made = tf.compat.v1.GraphDef(versions=rest.versions)
+    made.library.function.extend(functions)
+    names = {function.signature.name for function in made.library.function}
+    notes = rest.library.gradient
+    made.library.gradient.extend(note for note in notes if {note.function_name, note.gradient_func} <= names)
+    registered = rest.library.registered_gradients
+    made.library.registered_gradients.extend(note for note in registered if note.gradient_func in names)
+    return made
 
 
 def only_needed(graph: Graph) -> Graph:
