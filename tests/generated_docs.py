@@ -1,6 +1,7 @@
 """What is generated in the documents; `make docs` writes it, and a test says whether it is current.
 
-The README's table has a row per transform, docs/transforms.md a section per transform from its module's docstring.
+The README's table has a row per transform, docs/transforms.md a section per transform from its module's docstring,
+which says what becomes of function bodies.
 """
 
 from __future__ import annotations
@@ -43,12 +44,8 @@ def page(text: str) -> str:
 
 def _section(one: Transform) -> str:
     takes = ", ".join(map(_described, one.parameters)) or "none"
-    facts = [
-        f"Parameters: {takes}.",
-        "Function bodies (branches, loops) are rewritten too." if one.enters_functions else "",
-        "" if one.exact else "It changes the answers a little.",
-    ]
-    return f"## {one.name}\n\n{one.documentation.strip()}\n\n{' '.join(filter(None, facts))}\n"
+    facts = f"Parameters: {takes}." + ("" if one.exact else " It changes the answers a little.")
+    return f"## {one.name}\n\n{one.documentation.strip()}\n\n{facts}\n"
 
 
 def _described(parameter: Parameter) -> str:

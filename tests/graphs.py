@@ -76,6 +76,11 @@ def _with_nhwc_convolutions(graph_def):
     return result
 
 
+def normal(*shape, seed=0, scale=1.0, dtype=np.float32):
+    """Normally distributed numbers, the same each time."""
+    return (np.random.default_rng(seed).normal(size=shape) * scale).astype(dtype)
+
+
 def random_feeds(graph, seed=0, unknown=3):
     """A random value for each float input; a dimension that is unknown is `unknown` long."""
     random = np.random.default_rng(seed)
@@ -108,6 +113,16 @@ def assert_same_model(before, after, feeds, rtol=1e-5, atol=1e-5):
             np.testing.assert_allclose(found, wanted, rtol=rtol, atol=atol, err_msg=name)
         else:
             np.testing.assert_array_equal(found, wanted, err_msg=name)
+
+
+def relative_error(before, after, feeds=None):
+    """The largest relative L2 error of an output; the interface is whole."""
+    assert_same_interface(before, after)
+    feeds = feeds or random_feeds(before)
+    return max(
+        float(np.linalg.norm(a - b) / np.linalg.norm(a))
+        for a, b in zip(run(before, feeds), run(after, feeds), strict=True)
+    )
 
 
 def op_counts(graph):

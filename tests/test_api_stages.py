@@ -24,7 +24,7 @@ from tests.saved_models import (
     save_v1,
     served,
 )
-from tfslim_core import api, storage
+from tfslim_core import api, storage, transforms
 from tfslim_core.bundle import read_bundle
 from tfslim_core.errors import ModelError, OutputExistsError, TfslimError, TransformError, UsageError
 from tfslim_core.verdict import ModelCosts, Models, Verdict
@@ -232,6 +232,42 @@ def test_a_transform_that_changes_the_answers_is_refused(bundle, tmp_path, monke
 
     monkeypatch.setattr(stages, "transformed", spoil)
     refused(lambda: api.transform(bundle, tmp_path / "out"), tmp_path, "the transforms changed the answers", ModelError)
+
+
+def test_a_refusal_says_which_transform_to_leave_out_where_rounding_may_explain_it(tmp_path):
+    def amplifies():
+        x = tf1.placeholder(tf.float32, [None, 300], name="x")
+        h = tf.matmul(x, tf1.get_variable("w", initializer=normal(300, 20))) * tf1.get_variable(
+            "scale", initializer=np.abs(normal(20, seed=1))
+        )
+        return {"serving_default": ({"x": x}, {"y": tf.sin(h * 100)})}
+
+    bundle = tmp_path / "b"
+    api.freeze(save_v1(tmp_path / "m", amplifies), bundle)
+    with pytest.raises(ModelError) as error:
+        api.transform(bundle, tmp_path / "out")
+    message = str(error.value)
+    assert "rounding may explain that, where a model amplifies it, since fold_batch_norms computed" in message
+    wanted = message.partition("give the transforms '")[2].rstrip("'")
+    assert wanted == " ".join(call for call in transforms.DEFAULT if call != "fold_batch_norms")
+    assert api.transform(bundle, tmp_path / "out", transforms=wanted)
+
+
+def test_a_refusal_says_which_transforms_made_changes_where_rounding_cannot_explain_it(bundle):
+    from tfslim_core import registry, stages
+
+    @registry.transform("triple_for_this_test")
+    def triple(graph):
+        return registry.Outcome(graph.replace(weights={"w": graph.weights["w"].map(lambda value: value * 3)}), 1)
+
+    try:
+        before = read_bundle(bundle)
+        sample = stages.sample_of(before, lambda *_: None)
+        after = stages.transformed(before, "fold_batch_norms triple_for_this_test", lambda *_: None)
+        with pytest.raises(ModelError, match=r"rounding does not explain that; .* made changes: triple_for_this_test$"):
+            stages.checked_as_meant(after, sample, len(before.manifest.steps), "the transforms", lambda *_: None)
+    finally:
+        del registry._registered["triple_for_this_test"]
 
 
 def test_publish_and_rollback(original, tmp_path):

@@ -8,6 +8,7 @@ from typer.main import get_command
 
 from tests.generated_docs import PAGE, README, page, readme
 from tfslim_core.cli import app
+from tfslim_core.registry import known
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = get_command(app).commands
@@ -20,6 +21,13 @@ def documents():
 def test_what_is_generated_is_current():
     assert readme(README.read_text()) == README.read_text(), "call: make docs"
     assert page(PAGE.read_text()) == PAGE.read_text(), "call: make docs"
+
+
+@pytest.mark.parametrize("one", known(), ids=lambda one: one.name)
+def test_a_transforms_page_says_whether_it_enters_functions(one):
+    assert re.search(r"\b(?:functions?|bod(?:y|ies))\b", one.documentation, flags=re.IGNORECASE)
+    refuses = re.search(r"not\s+entered|No\s+function\s+body", one.documentation)
+    assert not (one.enters_functions and refuses)
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)

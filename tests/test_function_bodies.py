@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests.graphs import assert_same_model, building, op_counts, view
+from tfslim_core import registry, transforms
 from tfslim_core.function_bodies import body_of, is_generic, rewrite_bodies, with_body
 from tfslim_core.graph import Graph, make_node
 from tfslim_core.registry import Outcome, Skipped, transform
@@ -108,3 +109,17 @@ def test_a_function_whose_types_the_caller_decides_has_no_body():
     graph_def = v1.GraphDef()
     graph_def.library.function.add().CopyFrom(function)
     assert body_of(Graph.of(graph_def), "any") is None
+
+
+def test_a_body_at_hand_is_what_would_be_read():
+    graph = looping()
+    for call in registry.parse(transforms.DEFAULT):
+        graph = call.transform.function(graph, **call.arguments).graph
+        anew = Graph.of(graph.to_graph_def(), graph.inputs, graph.outputs, graph.targets, graph.weights)
+        for name in graph.functions:
+            at_hand, read = body_of(graph, name), body_of(anew, name)
+            for fact in ("inputs", "outputs", "targets", "readers", "order", "by_op"):
+                assert getattr(at_hand, fact) == getattr(read, fact), (call, name, fact)
+            assert [at_hand.facts(node) for node in at_hand.nodes] == [read.facts(node) for node in read.nodes]
+            assert at_hand.weights.keys() == read.weights.keys()
+            assert at_hand.rest is graph.rest

@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfslim_core import ops
 from tfslim_core.errors import GraphError
 from tfslim_core.graph import Input, NodeDef, make_node, needed_functions
 from tfslim_core.saved_model import c_api
@@ -47,7 +48,7 @@ class CGraph:
     def __init__(
         self, nodes: Iterable[NodeDef], weights: Mapping[str, Weight], functions: Mapping[str, Any], versions: Any
     ) -> None:
-        """Import the nodes and the functions that they call. A control input from a node that is not there is dropped.
+        """Import the nodes and the functions that calls run. A control input from a node that is not there is dropped.
 
         Raises:
             GraphError: TensorFlow refuses them.
@@ -107,21 +108,27 @@ class CGraph:
 
 def _graph_def(nodes: list[NodeDef], weights: Mapping[str, Weight], functions: Mapping[str, Any], versions: Any) -> Any:
     graph_def = tf.compat.v1.GraphDef(versions=versions)
-    if functions:
-        called = needed_functions(nodes, functions)
+    # Of a loop or a branch TensorFlow infers nothing from its functions.
+    if calls := [node for node in nodes if node.op in ops.CALLS or node.op in functions]:
+        called = needed_functions(calls, functions)
         graph_def.library.function.extend(function for name, function in functions.items() if name in called)
     present = {node.name for node in nodes}
-    for node in nodes:
-        if node.op == "Const" and node.name in weights:
-            weight = weights[node.name]
-            stand_in = make_node("Placeholder", node.name, [], dtype=tf.as_dtype(weight.dtype))
-            stand_in.attr["shape"].shape.CopyFrom(tf.TensorShape(weight.shape).as_proto())
-            graph_def.node.append(stand_in)
-            continue
-        graph_def.node.append(node)
-        copy = graph_def.node[-1]
-        copy.device = ""
-        copy.attr.pop("_class", None)
+    graph_def.node.extend(_without_weight(node, weights) for node in nodes)
+    for node in graph_def.node:
+        if node.device:
+            node.device = ""
+        if "_class" in node.attr:
+            del node.attr["_class"]
         if any(text.startswith("^") and text[1:] not in present for text in node.input):
-            copy.input[:] = [text for text in node.input if not text.startswith("^") or text[1:] in present]
+            node.input[:] = [text for text in node.input if not text.startswith("^") or text[1:] in present]
     return graph_def
+
+
+def _without_weight(node: NodeDef, weights: Mapping[str, Weight]) -> NodeDef:
+    """The node, or a placeholder for a large constant."""
+    if node.op != "Const" or node.name not in weights:
+        return node
+    weight = weights[node.name]
+    stand_in = make_node("Placeholder", node.name, [], dtype=tf.as_dtype(weight.dtype))
+    stand_in.attr["shape"].shape.CopyFrom(tf.TensorShape(weight.shape).as_proto())
+    return stand_in

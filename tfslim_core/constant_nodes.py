@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tfslim_core import ops
-from tfslim_core.graph import CONTROL, Graph, Input, NodeDef, control_inputs, data_inputs, parse_input
+from tfslim_core.graph import CONTROL, Graph, Input, NodeDef, control_inputs, data_inputs, parse_input, with_later
 
 # Stateless to the registry, yet their result comes from outside of the graph.
 _OUTSIDE = frozenset(
@@ -44,22 +44,12 @@ def fed_nodes(graph: Graph) -> frozenset[str]:
 
 def nodes_after_effects(graph: Graph) -> set[str]:
     """Nodes that have an effect or run after one."""
-    found: set[str] = set()
-    for name in graph.order:
-        if ops.has_effect(graph.nodes[name], graph.functions) or any(s.node in found for s in graph.sources(name)):
-            found.add(name)
-    return found
+    return with_later(graph, (name for name, node in graph.nodes.items() if ops.has_effect(node, graph.functions)))
 
 
 def nodes_in_control_flow(graph: Graph) -> set[str]:
     """Nodes behind a Switch, Merge or Enter of TensorFlow 1."""
-    if not graph.has_v1_control_flow:
-        return set()
-    found: set[str] = set()
-    for name in graph.order:
-        if graph.nodes[name].op in ops.V1_CONTROL_FLOW or any(s.node in found for s in graph.sources(name)):
-            found.add(name)
-    return found
+    return with_later(graph, (name for name, node in graph.nodes.items() if node.op in ops.V1_CONTROL_FLOW))
 
 
 def constant_nodes(graph: Graph, excluded: Excluded, reasons: dict[str, str]) -> dict[str, NodeDef]:

@@ -50,15 +50,17 @@ class Folding:
     most: int
     clear_output_shapes: bool = True
 
-    def fold(self, graph: Graph, reasons: dict[str, str], borrowed: Collection[str] = ()) -> tuple[Graph, int]:
+    def fold(
+        self, graph: Graph, reasons: dict[str, str], borrowed: Collection[str] = (), *, shapes: bool = True
+    ) -> tuple[Graph, int]:
         """The graph with constants in the place of what is the same on every request; itself when there is nothing.
 
         reasons: gets why nodes that read constants alone stay. borrowed: constants that others hold too, so that
-        nothing is gained when the graph reads them no more.
+        nothing is gained when the graph reads them no more. shapes: false where no more of them is known than before.
         """
         if self.clear_output_shapes:
             graph = _without_output_shapes(graph)
-        graph, changes = _fold_shapes(graph, self.excluded, reasons)
+        graph, changes = _fold_shapes(graph, self.excluded, reasons) if shapes else (graph, 0)
         for _ in range(_ROUNDS):
             # What was too large beside the constants that it read may not be beside what they have become.
             graph, folds, more = self._fold_values(graph, reasons, borrowed)
@@ -146,9 +148,9 @@ def _without_output_shapes(graph: Graph) -> Graph:
 
 def _fold_shapes(graph: Graph, excluded: Excluded, reasons: dict[str, str]) -> tuple[Graph, int]:
     """Put constants in the place of shapes that are known from the graph."""
-    asking = [node for node in graph.nodes.values() if node.op in _SHAPE_OPS and node not in excluded]
-    if not asking:
+    if _SHAPE_OPS.isdisjoint(graph.by_op):
         return graph, 0
+    asking = [node for node in graph.nodes.values() if node.op in _SHAPE_OPS and node not in excluded]
     fed = fed_nodes(graph)
     effects = nodes_after_effects(graph)
     branches = nodes_in_control_flow(graph)

@@ -6,13 +6,14 @@ are its targets. A function whose types are decided by each caller has no graph 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
 
 from tfslim_core import ops
-from tfslim_core.graph import CONTROL, Graph, Input, NodeDef, make_node, parse_input, renamed
+from tfslim_core.graph import CONTROL, Graph, Input, NodeDef, has_plain_weights, make_node, parse_input
 
 FunctionDef = Any  # the protobuf classes have no types
 
@@ -34,8 +35,16 @@ def body_of(graph: Graph, name: str) -> Graph | None:
         GraphError: the body is not valid.
     """
     function = graph.functions[name]
-    if is_generic(function):
-        return None
+    known, body = graph.bodies.get(name, (None, None))
+    if known is not function:
+        body = None if is_generic(function) else _read(graph, function)
+    elif body is not None and body.rest is not graph.rest:
+        body = replace(body, rest=graph.rest, targets=_targets(graph, function, body.nodes.values()))
+    graph.bodies[name] = (function, body)
+    return body
+
+
+def _read(graph: Graph, function: FunctionDef) -> Graph:
     arguments = {argument.name: tf.as_dtype(argument.type) for argument in function.signature.input_arg}
     ports = {node.name: ops.output_ports(node, graph.functions) for node in function.node_def}
 
@@ -49,17 +58,24 @@ def body_of(graph: Graph, name: str) -> Graph | None:
         return Input(node, ports[node][argument] + int(index or 0))
 
     nodes: list[NodeDef] = [make_node("Placeholder", name, [], dtype=dtype) for name, dtype in arguments.items()]
-    nodes += [renamed(node, node.name, [source(text) for text in node.input]) for node in function.node_def]
+    own = type(function)(node_def=function.node_def).node_def
+    for node in own:
+        node.input[:] = [str(source(text)) for text in node.input]
+    nodes += own
     returned = [source(function.ret[argument.name]) for argument in function.signature.output_arg]
-    # The runtime runs what has an effect even where nothing waits for it.
-    effects = [node.name for node in function.node_def if ops.has_effect(node, graph.functions)]
     return Graph.of_nodes(
         nodes,
         graph.rest,
         [f"{argument}:0" for argument in arguments],
         [f"{node}:{port}" for node, port in returned],
-        dict.fromkeys([*function.control_ret.values(), *effects]),
+        _targets(graph, function, own),
     )
+
+
+def _targets(graph: Graph, function: FunctionDef, nodes: Iterable[NodeDef]) -> tuple[str, ...]:
+    # The runtime runs what has an effect even where nothing waits for it.
+    effects = [node.name for node in nodes if ops.has_effect(node, graph.functions)]
+    return tuple(dict.fromkeys([*function.control_ret.values(), *effects]))
 
 
 def with_body(function: FunctionDef, body: Graph) -> FunctionDef:
@@ -86,13 +102,12 @@ def with_body(function: FunctionDef, body: Graph) -> FunctionDef:
             ]
         return spelled[source.node][source.port]
 
-    for name, node in body.nodes.items():
-        if name in arguments:
-            continue
-        new = renamed(node, name, [spell(parse_input(text)) for text in node.input])
+    copy.node_def.extend(node for name, node in body.nodes.items() if name not in arguments)
+    for node in copy.node_def:
+        name = node.name
+        node.input[:] = [spell(source) for source in body.sources(name)]
         if name in body.weights:
-            new.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(body.weights[name].read()))
-        copy.node_def.append(new)
+            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(body.weights[name].read()))
     for argument, tensor in zip(function.signature.output_arg, body.outputs, strict=True):
         copy.ret[argument.name] = spell(parse_input(tensor))
     for key in [key for key, name in copy.control_ret.items() if name not in body.nodes]:
@@ -108,6 +123,7 @@ def rewrite_bodies(graph: Graph, rewrite: Callable[[str, Graph], Graph]) -> Grap
         GraphError: a body or what came out is not valid.
     """
     changed: dict[str, FunctionDef] = {}
+    bodies: dict[str, Graph] = {}  # of those that changed
     for name, function in graph.functions.items():
         body = body_of(graph, name)
         if body is None:
@@ -115,6 +131,33 @@ def rewrite_bodies(graph: Graph, rewrite: Callable[[str, Graph], Graph]) -> Grap
         new = rewrite(name, body)
         if new is not body:
             changed[name] = with_body(function, new)
+            bodies[name] = new
     if not changed:
         return graph
-    return graph.replace(library=[changed.get(name, function) for name, function in graph.functions.items()])
+    result = graph.replace(library=[changed.get(name, function) for name, function in graph.functions.items()])
+    keep_bodies(result, bodies)
+    return result
+
+
+def keep_bodies(graph: Graph, bodies: Mapping[str, Graph]) -> None:
+    """Have bodies at hand of which `with_body` made functions of the graph's library."""
+    for name, body in bodies.items():
+        function = graph.functions.get(name)
+        if function is not None and (found := _as_read(function, body)):
+            graph.bodies[name] = (function, found)
+
+
+def _as_read(function: FunctionDef, body: Graph) -> Graph | None:
+    """What `body_of` would read from the function, but for targets; None where it has to read it."""
+    arguments = {argument.name: argument.type for argument in function.signature.input_arg}
+    for name, dtype in arguments.items():
+        node = body.nodes[name]
+        if (
+            node.op != "Placeholder"
+            or node.attr["dtype"].type != dtype
+            or len(node.attr) > 1
+            or node.device
+            or node.input
+        ):
+            return None
+    return body.in_order([*arguments, *body.nodes]) if has_plain_weights(body) else None

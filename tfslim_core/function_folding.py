@@ -11,7 +11,7 @@ from tfslim_core.bound_constants import Bound, Unbound, arguments, bind, passed_
 from tfslim_core.call_sites import CallSite, Slots, call_site, changed_call, changed_function
 from tfslim_core.calling_scope import Scope
 from tfslim_core.folding import Folding
-from tfslim_core.function_bodies import with_body
+from tfslim_core.function_bodies import keep_bodies, with_body
 from tfslim_core.function_library import FunctionLibrary
 from tfslim_core.graph import Graph
 
@@ -58,6 +58,7 @@ class _Program:
         result = main if main is start else replace(main, rest=self.graph.rest)
         if self.library.changed:
             result = replace(main, rest=self.graph.rest).replace(library=self.library.needed_by(main))
+            keep_bodies(result, self.library.made)
         return result, self.changes, reasons
 
     def fold(
@@ -70,7 +71,7 @@ class _Program:
         reasons: dict[str, str] = {}
         passes_on = True
         for _ in range(_ROUNDS):
-            graph, folds = self.folding.fold(graph, reasons, borrowed)
+            graph, folds = self.folding.fold(graph, reasons, borrowed, shapes=passes_on)
             self.changes += folds
             if not passes_on and not folds:
                 break
@@ -163,7 +164,7 @@ class _Program:
             changed_function(self.library.functions[name], body, slots, is_loop_body=site.is_loop and number == 1)
             for number, (name, body) in enumerate(zip(site.functions, done.bodies, strict=True))
         ]
-        names = self.library.put(site.functions, functions, sole=sole)
+        names = self.library.put(site.functions, functions, done.bodies, sole=sole)
         if names is None:
             return False
         sources = [scope.constant(w, f"{site.name}/{name}") for w, name in zip(done.weights, added, strict=True)]

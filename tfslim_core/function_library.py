@@ -18,17 +18,19 @@ from tfslim_core.graph import Graph, NameMaker, needed_functions
 class FunctionLibrary:
     """Functions by name.
 
-    settled: functions that have been looked at.
+    settled: functions that have been looked at. made: bodies of those that were put beside others.
     """
 
     def __init__(self, graph: Graph) -> None:
         nodes = list(chain(graph.nodes.values(), *(function.node_def for function in graph.functions.values())))
+        calls = [node for node in nodes if ops.may_call(node.op) or node.op in graph.functions]
         self._graph = graph
         self.functions: dict[str, FunctionDef] = dict(graph.functions)
-        self._mentions = Counter(name for node in nodes for name in ops.called_functions(node))
+        self._mentions = Counter(name for node in calls for name in ops.called_functions(node))
         self.settled: set[str] = set()
+        self.made: dict[str, Graph] = {}
         self.changed = False
-        self._pinned = {name for node in nodes for name in other_mentions(node)}
+        self._pinned = {name for node in calls for name in other_mentions(node)}
         self._fresh = NameMaker(graph.functions)
         self._copies: dict[bytes, str] = {}  # content -> name
         self._origin: dict[str, str] = {}
@@ -41,7 +43,9 @@ class FunctionLibrary:
         """What a `Graph` takes as its `rest`: versions and the functions, which are not copied."""
         if self.changed:
             library = SimpleNamespace(function=list(self.functions.values()))
-            self._holder = Graph({}, rest=SimpleNamespace(library=library, versions=self._graph.rest.versions))
+            self._holder = Graph(
+                {}, rest=SimpleNamespace(library=library, versions=self._graph.rest.versions), bodies=self._graph.bodies
+            )
         return self._holder.rest
 
     def body(self, name: str) -> Graph | None:
@@ -76,10 +80,12 @@ class FunctionLibrary:
         self.settled.add(name)
         self.changed = True
 
-    def put(self, names: Sequence[str], functions: Sequence[FunctionDef], *, sole: bool) -> list[str] | None:
+    def put(
+        self, names: Sequence[str], functions: Sequence[FunctionDef], bodies: Sequence[Graph], *, sole: bool
+    ) -> list[str] | None:
         """Put changed functions beside those named; their names, or None when there would be too many.
 
-        sole: nobody else calls the old ones, which then go.
+        bodies: what the functions were made of. sole: nobody else calls the old ones, which then go.
         """
         contents = [_content(function) for function in functions]
         fresh = {content: len(f.node_def) for content, f in zip(contents, functions, strict=True)}
@@ -88,7 +94,7 @@ class FunctionLibrary:
             return None
         self._budget -= cost
         found = []
-        for name, function, content in zip(names, functions, contents, strict=True):
+        for name, function, body, content in zip(names, functions, bodies, contents, strict=True):
             if content == _content(self.functions[name]):
                 found.append(name)
                 self.settled.add(name)
@@ -99,6 +105,7 @@ class FunctionLibrary:
                 self._origin[copy] = origin
                 function.signature.name = copy
                 self.set(copy, function)
+                self.made[copy] = body
                 if sole:
                     self._owned.add(copy)
             found.append(self._copies[content])
@@ -106,8 +113,8 @@ class FunctionLibrary:
 
     def needed_by(self, main: Graph) -> list[FunctionDef]:
         """All functions but those that were needed, or made, and are not needed any more."""
-        before = needed_functions(self._graph.nodes.values(), self._graph.functions) | self._origin.keys()
-        gone = before - needed_functions(main.nodes.values(), self.functions)
+        before = needed_functions(self._graph.callers, self._graph.functions) | self._origin.keys()
+        gone = before - needed_functions(main.callers, self.functions)
         return [function for name, function in self.functions.items() if name not in gone]
 
 

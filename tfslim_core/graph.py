@@ -72,6 +72,21 @@ class Facts(NamedTuple):
     gives: tuple[int, ...]
 
 
+class _Known:
+    """What has been worked out of a graph's nodes, for all graphs that have them and differ in the interface alone.
+
+    calls_by_op: whether it holds for one library only, since a function is the op of a node.
+    """
+
+    def __init__(self, nodes: Mapping[str, NodeDef] | None = None, rest: Any = None) -> None:
+        self.nodes, self.rest = nodes, rest
+        self.facts: dict[str, Facts] = {}
+        self.calls_by_op = False
+        self.by_op: dict[str, list[str]] | None = None
+        self.readers: dict[str, list[Reader]] | None = None
+        self.order: tuple[str, ...] | None = None
+
+
 @dataclass(frozen=True)
 class Graph:
     """A GraphDef and the interface it must keep.
@@ -79,6 +94,7 @@ class Graph:
     nodes: name -> NodeDef, in GraphDef order; a NodeDef is copied, never edited.
     inputs, outputs: tensor names ("x:0") of the signatures and of asset paths. targets: nodes that are run for their
     effect alone (the init op). weights: values of the large constants. rest: a GraphDef with library and versions only.
+    bodies: FunctionDefs and their bodies as far as they are at hand; ask `function_bodies.body_of`.
     """
 
     nodes: Mapping[str, NodeDef]
@@ -87,7 +103,14 @@ class Graph:
     targets: tuple[str, ...] = ()
     weights: Mapping[str, Weight] = field(default_factory=dict)
     rest: Any = field(default_factory=tf.compat.v1.GraphDef)
-    _facts: dict[str, Facts] = field(default_factory=dict, init=False, repr=False, compare=False)
+    bodies: dict[str, tuple[Any, Graph | None]] = field(default_factory=dict, repr=False, compare=False)
+    _known: _Known = field(default_factory=_Known, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Forget what is known of other nodes, when this graph is a copy with these in their place."""
+        known = self._known
+        if known.nodes is not self.nodes or (known.calls_by_op and known.rest is not self.rest):
+            object.__setattr__(self, "_known", _Known(self.nodes, self.rest))
 
     @classmethod
     def of(
@@ -141,31 +164,52 @@ class Graph:
         Raises:
             GraphError: its op is not known, or an attribute that the dtypes hang on is missing.
         """
-        found = self._facts.get(name)
-        if found is None:
-            node = self.nodes[name]
-            inputs = tuple(map(parse_input, node.input))
-            found = Facts(inputs, *ops.dtypes(node, self.functions))
-            self._facts[name] = found
+        return self._known.facts.get(name) or self._find_facts(name)
+
+    def _find_facts(self, name: str) -> Facts:
+        node = self.nodes[name]
+        inputs = tuple(map(parse_input, node.input))
+        found = self._known.facts[name] = Facts(inputs, *ops.dtypes(node, self.functions))
+        if self.functions and node.op in self.functions:
+            self._known.calls_by_op = True
         return found
 
     def sources(self, name: str) -> tuple[Input, ...]:
         """Where the inputs of node `name` come from, data and control."""
-        return self.facts(name).inputs
+        return (self._known.facts.get(name) or self._find_facts(name)).inputs
 
-    @cached_property
+    @property
+    def by_op(self) -> Mapping[str, list[str]]:
+        """The names of the nodes of each op, in graph order."""
+        if self._known.by_op is None:
+            found: dict[str, list[str]] = defaultdict(list)
+            for name, node in self.nodes.items():
+                found[node.op].append(name)
+            self._known.by_op = dict(found)
+        return self._known.by_op
+
+    def of_ops(self, names: Iterable[str]) -> list[NodeDef]:
+        """The nodes of these ops, op by op."""
+        return [self.nodes[name] for op in names for name in self.by_op.get(op, ())]
+
+    @property
+    def callers(self) -> list[NodeDef]:
+        """The nodes that may call functions."""
+        return self.of_ops(op for op in self.by_op if op in self.functions or ops.may_call(op))
+
+    @property
     def readers(self) -> dict[str, list[Reader]]:
         """Who reads a node, data and control, in graph order. Names without readers are absent."""
-        found: dict[str, list[Reader]] = defaultdict(list)
-        for name in self.nodes:
-            for position, source in enumerate(self.facts(name).inputs):
-                found[source.node].append(Reader(name, position, source.port))
-        return dict(found)
+        if self._known.readers is None:
+            self._known.readers = _readers(self)
+        return self._known.readers
 
-    @cached_property
+    @property
     def order(self) -> tuple[str, ...]:
         """The node names in execution order; see `execution_order`."""
-        return tuple(_order(self))
+        if self._known.order is None:
+            self._known.order = tuple(_order(self))
+        return self._known.order
 
     @cached_property
     def interface(self) -> frozenset[str]:
@@ -176,7 +220,7 @@ class Graph:
     @cached_property
     def has_v1_control_flow(self) -> bool:
         """Whether Switch, Merge or Enter decide here what runs."""
-        return any(node.op in ops.V1_CONTROL_FLOW for node in self.nodes.values())
+        return not ops.V1_CONTROL_FLOW.isdisjoint(self.by_op)
 
     def readers_of(self, name: str) -> list[Reader]:
         """Who reads node `name`."""
@@ -217,18 +261,25 @@ class Graph:
         added = {node.name: node for node in new}
         changed = set(added)
         gone = {name for name in drop if name not in added and name in self.nodes}
-        nodes = {name: added.pop(name, node) for name, node in self.nodes.items() if name not in gone}
+        nodes = dict(self.nodes)
         nodes.update(added)
+        for name in gone:
+            del nodes[name]
         if gone:
             nodes = {name: _without_lost_colocations(node, nodes) for name, node in nodes.items()}
         kept = {**self.weights, **(weights or {})}
-        rest = self.rest
-        facts = {name: fact for name, fact in self._facts.items() if name not in gone and name not in changed}
+        rest, bodies = self.rest, self.bodies
+        facts = dict(self._known.facts)
+        for name in gone | changed:
+            facts.pop(name, None)
         if library is not None:
-            rest = tf.compat.v1.GraphDef(versions=rest.versions)
-            rest.library.CopyFrom(self.rest.library)
-            del rest.library.function[:]
-            rest.library.function.extend(library)
+            functions = list(library)
+            rest = _library_of(functions, self.rest)
+            bodies = {
+                new.signature.name: (new, self.bodies[new.signature.name][1])
+                for old, new in zip(functions, rest.library.function, strict=True)
+                if self.bodies.get(old.signature.name, (None,))[0] is old
+            }
             names = {function.signature.name for function in rest.library.function} | self.functions.keys()
             called = {name for name, node in nodes.items() if node.op in names}
             changed |= called
@@ -238,13 +289,25 @@ class Graph:
             nodes=nodes,
             weights={name: kept[name] for name in kept if name in nodes and _is_external(nodes[name])},
             rest=rest,
+            bodies=bodies,
         )
-        graph._facts.update(facts)  # of the nodes that stay as they are
+        graph._known.facts.update(facts)  # of the nodes that stay as they are
+        graph._known.calls_by_op = self._known.calls_by_op
         others = {name for name in changed if name in self.nodes and self.facts(name).gives != graph.facts(name).gives}
         moved = gone | others
         if moved:
-            changed |= {name for name in nodes if any(source.node in moved for source in graph.facts(name).inputs)}
+            changed |= {name for name in nodes if any(source.node in moved for source in graph.sources(name))}
         check(graph, changed | set(weights or ()))
+        return graph
+
+    def in_order(self, names: Iterable[str]) -> Graph:
+        """The same graph with its nodes in another order, or itself; a name counts where it comes first."""
+        nodes = {name: self.nodes[name] for name in names}
+        if list(nodes) == list(self.nodes):
+            return self
+        graph = replace(self, nodes=nodes)
+        graph._known.facts.update(self._known.facts)
+        graph._known.calls_by_op = self._known.calls_by_op
         return graph
 
     def to_graph_def(self) -> Any:
@@ -346,21 +409,48 @@ def needed(graph: Graph, roots: Iterable[str]) -> set[str]:
         if name in found or name not in graph.nodes:
             continue
         found.add(name)
-        todo.extend(source.node for source in graph.facts(name).inputs)
+        todo += [source.node for source in graph.sources(name)]
+    return found
+
+
+def with_later(graph: Graph, names: Iterable[str]) -> set[str]:
+    """The nodes `names` and all that run after one of them; the back edge of a v1 loop does not count."""
+    found = set(names)
+    if found:
+        for name in graph.order:
+            if name not in found and any(source.node in found for source in graph.sources(name)):
+                found.add(name)
     return found
 
 
 def needed_functions(nodes: Iterable[NodeDef], functions: Mapping[str, Any]) -> set[str]:
     """Names of the library functions that the nodes call, directly or through other functions."""
     found: set[str] = set()
-    todo = [name for node in nodes for name in (*ops.called_functions(node), node.op)]
+    if not functions:
+        return found
+    todo = [nodes]
     while todo:
-        name = todo.pop()
-        if name in found or name not in functions:
-            continue
-        found.add(name)
-        todo.extend(called for node in functions[name].node_def for called in (*ops.called_functions(node), node.op))
+        for node in todo.pop():
+            op = node.op
+            if op not in functions and not ops.may_call(op):
+                continue
+            for name in (*ops.called_functions(node), op):
+                if name in functions and name not in found:
+                    found.add(name)
+                    todo.append(functions[name].node_def)
     return found
+
+
+def _library_of(functions: Iterable[Any], rest: Any) -> Any:
+    """`rest` with these functions, and with its notes on their gradients: TensorFlow refuses one of a lost function."""
+    made = tf.compat.v1.GraphDef(versions=rest.versions)
+    made.library.function.extend(functions)
+    names = {function.signature.name for function in made.library.function}
+    notes = rest.library.gradient
+    made.library.gradient.extend(note for note in notes if {note.function_name, note.gradient_func} <= names)
+    registered = rest.library.registered_gradients
+    made.library.registered_gradients.extend(note for note in registered if note.gradient_func in names)
+    return made
 
 
 def only_needed(graph: Graph) -> Graph:
@@ -382,10 +472,18 @@ def execution_order(graph: Graph) -> list[str]:
     return list(graph.order)
 
 
+def _readers(graph: Graph) -> dict[str, list[Reader]]:
+    found: dict[str, list[Reader]] = defaultdict(list)
+    for name in graph.nodes:
+        for position, (node, port) in enumerate(graph.facts(name).inputs):
+            found[node].append(Reader(name, position, port))
+    return dict(found)
+
+
 def _order(graph: Graph) -> list[str]:
     waits: dict[str, int] = {}
-    ends = {name for name, node in graph.nodes.items() if node.op in ("NextIteration", "RefNextIteration")}
-    merges = {name for name, node in graph.nodes.items() if node.op in ("Merge", "RefMerge")} if ends else set()
+    ends = {node.name for node in graph.of_ops(("NextIteration", "RefNextIteration"))}
+    merges = {node.name for node in graph.of_ops(("Merge", "RefMerge"))} if ends else set()
     for name in graph.nodes:
         inputs = graph.facts(name).inputs
         if len(inputs) > 1 or name in merges:
@@ -487,18 +585,34 @@ def _without_large_values(nodes: Iterable[NodeDef]) -> tuple[dict[str, NodeDef],
     weights: dict[str, Weight] = {}
     for node in nodes:
         bare[node.name] = node
-        if node.op != "Const" or "value" not in node.attr:
-            continue
-        tensor = node.attr["value"].tensor
-        dtype = tf.as_dtype(tensor.dtype)
-        elements = math.prod(d.size for d in tensor.tensor_shape.dim)
-        if dtype.name not in DTYPES or elements * dtype.size < EXTERNAL_BYTES:
+        if node.op != "Const" or not _holds_large_value(node):
             continue
         taken, weight = external_constant(node.name, in_memory(constant_value(node)), device=node.device)
         taken.input.extend(node.input)
         bare[node.name] = taken
         weights |= weight
     return bare, weights
+
+
+def _holds_large_value(node: NodeDef) -> bool:
+    if "value" not in node.attr:
+        return False
+    tensor = node.attr["value"].tensor
+    dtype = tf.as_dtype(tensor.dtype)
+    elements = math.prod(d.size for d in tensor.tensor_shape.dim)
+    return dtype.name in DTYPES and elements * dtype.size >= EXTERNAL_BYTES
+
+
+def has_plain_weights(graph: Graph) -> bool:
+    """Whether the large constants alone are weights, as they are of a graph that was just read."""
+    for node in graph.of_ops(("Const",)):
+        weight = graph.weights.get(node.name)
+        if weight is None:
+            if _holds_large_value(node):
+                return False
+        elif weight.encoded or weight.nbytes < EXTERNAL_BYTES or len(node.attr) > 1:
+            return False
+    return True
 
 
 def constant_value(node: NodeDef) -> Array:

@@ -11,49 +11,46 @@ from collections.abc import Container, Iterator
 from itertools import chain
 
 from tfslim_core import ops
-from tfslim_core.graph import CONTROL, Graph, NodeDef, control_inputs, execution_order, parse_input, renamed
+from tfslim_core.graph import CONTROL, Graph, NodeDef, renamed
 
 _TABLE_CHANGES = frozenset({"LookupTableInsertV2", "LookupTableInsert", "LookupTableRemoveV2"})
 
 
 def busy_nodes(graph: Graph, *, besides: Container[str] = ()) -> set[str]:
     """The nodes for which it matters when they run. besides: those whose own effect is not to count."""
-    tables_change = any(node.op in _TABLE_CHANGES for node in _all_nodes(graph))
-    is_busy: dict[str, bool] = {}  # by op, of those that call no function
-
-    def itself(node: NodeDef) -> bool:
-        if node.op in is_busy:
-            return is_busy[node.op]
-        reads = ops.observes_state(node, graph.functions) and (tables_change or not node.op.startswith("LookupTable"))
-        found = node.op in ops.V1_CONTROL_FLOW or ops.has_effect(node, graph.functions) or reads
-        if node.op not in graph.functions and next(ops.called_functions(node), None) is None:
-            is_busy[node.op] = found
-        return found
-
-    busy: set[str] = set()
-    for name in execution_order(graph):
-        node = graph.nodes[name]
-        if name not in besides and itself(node):
-            busy.add(name)
-            continue
-        for text in node.input:
-            source = parse_input(text).node
-            if source in busy or graph.nodes[source].op in ops.REF_VARIABLES:
+    busy = {name for name in _busy_themselves(graph) if name not in besides}
+    variables = {node.name for node in graph.of_ops(ops.REF_VARIABLES)}
+    if busy or variables:
+        for name in graph.order:
+            if name not in busy and any(s.node in busy or s.node in variables for s in graph.sources(name)):
                 busy.add(name)
-                break
     return busy
+
+
+def _busy_themselves(graph: Graph) -> Iterator[str]:
+    """The nodes that decide what runs, have an effect or see that of another."""
+    for op, names in graph.by_op.items():
+        # Of an op that calls no function all nodes are as busy as the first.
+        for alike in [[name] for name in names] if op in graph.functions or ops.may_call(op) else [names]:
+            node = graph.nodes[alike[0]]
+            found = op in ops.V1_CONTROL_FLOW or ops.has_effect(node, graph.functions)
+            if not found and ops.observes_state(node, graph.functions):
+                found = not op.startswith("LookupTable") or any(n.op in _TABLE_CHANGES for n in _all_nodes(graph))
+            if found:
+                yield from alike
 
 
 def without_idle_controls(graph: Graph) -> list[NodeDef]:
     """Copies of the nodes that wait for one that is not busy, without those control inputs."""
-    waiting = [node for node in graph.nodes.values() if control_inputs(node)]
+    # Control inputs come last.
+    waiting = [name for name in graph.nodes if (sources := graph.sources(name)) and sources[-1].port == CONTROL]
     busy = busy_nodes(graph) if waiting else set()
     new = []
-    for node in waiting:
-        sources = [parse_input(text) for text in node.input]
+    for name in waiting:
+        sources = graph.sources(name)
         kept = [source for source in sources if source.port != CONTROL or source.node in busy]
         if len(kept) < len(sources):
-            new.append(renamed(node, node.name, kept))
+            new.append(renamed(graph.nodes[name], name, kept))
     return new
 
 

@@ -5,8 +5,9 @@ Dtypes here are `DataType` enum numbers as a NodeDef holds them; a ref dtype is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
 from tfslim_core._tf_private import registered_op
@@ -44,6 +45,7 @@ V1_CONTROL_FLOW = frozenset(
 CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
 LOOPS = frozenset({"While", "StatelessWhile"})
+_CALLERS = CALLS | BRANCHES | LOOPS
 REF_VARIABLES = frozenset({"VariableV2", "Variable"})
 
 Functions = Mapping[str, Any]  # name -> FunctionDef
@@ -83,6 +85,14 @@ class Dtypes(NamedTuple):
     gives: tuple[int, ...]
 
 
+class _Arguments(NamedTuple):
+    """A node's dtypes, those of each output argument, and the port where each starts."""
+
+    dtypes: Dtypes
+    outputs: tuple[tuple[str, tuple[int, ...]], ...]
+    ports: dict[str, int]
+
+
 class _Signature:
     """How dtypes follow from attributes, for one op. Its nodes differ little, so that each kind is worked out once.
 
@@ -99,21 +109,24 @@ class _Signature:
             for attribute, kind in ((a.type_attr, "type"), (a.number_attr, "i"), (a.type_list_attr, "list"))
             if attribute
         )
-        self.known: dict[Any, Dtypes] = {}
+        self.known: dict[Any, _Arguments] = {}
 
-    def of(self, node: Any, functions: Functions) -> Dtypes:
-        key = tuple(
-            tuple(found.list.type) if kind == "list" else getattr(found, kind)
-            for found, kind in ((attribute(node, name, functions), kind) for name, kind in self.reads)
-        )
-        found = self.known.get(key)
+    def of(self, node: Any, functions: Functions) -> _Arguments:
+        attributes, key = node.attr, []
+        for name, kind in self.reads:
+            value = attributes[name] if name in attributes else attribute(node, name, functions)
+            key.append(tuple(value.list.type) if kind == "list" else getattr(value, kind))
+        found = self.known.get(tuple(key))
         if found is None:
             values = {name: value for (name, _), value in zip(self.reads, key, strict=True)}
             takes, gives = (
-                tuple(dtype for argument in arguments for dtype in _argument_dtypes(argument, values))
+                tuple((argument.name, tuple(_argument_dtypes(argument, values))) for argument in arguments)
                 for arguments in (self.definition.input_arg, self.definition.output_arg)
             )
-            found = self.known[key] = Dtypes(takes, gives)
+            dtypes = Dtypes(*(tuple(chain.from_iterable(own for _, own in each)) for each in (takes, gives)))
+            starts = accumulate((len(own) for _, own in gives), initial=0)
+            ports = {name: start for (name, _), start in zip(gives, starts, strict=False)}
+            found = self.known[tuple(key)] = _Arguments(dtypes, gives, ports)
         return found
 
 
@@ -137,9 +150,13 @@ def dtypes(node: Any, functions: Functions) -> Dtypes:
     Raises:
         GraphError: the op is unknown, or an attribute that the dtypes hang on is missing.
     """
-    if node.op in functions:
-        return _Signature(functions[node.op].signature).of(node, functions)
-    return _registered_signature(node.op).of(node, functions)
+    return _arguments(node, functions).dtypes
+
+
+def _arguments(node: Any, functions: Functions) -> _Arguments:
+    op = node.op
+    signature = _Signature(functions[op].signature) if op in functions else _registered_signature(op)
+    return signature.of(node, functions)
 
 
 def input_dtypes(node: Any, functions: Functions) -> list[int]:
@@ -152,36 +169,24 @@ def output_dtypes(node: Any, functions: Functions) -> list[int]:
     return list(dtypes(node, functions).gives)
 
 
-def output_arguments(node: Any, functions: Functions) -> list[tuple[str, list[int]]]:
+def output_arguments(node: Any, functions: Functions) -> Sequence[tuple[str, Sequence[int]]]:
     """Per output argument of the op: its name and the dtypes of its tensors.
 
     Raises:
         GraphError: the op is unknown, or an attribute that the dtypes hang on is missing.
     """
-    definition = op_def(node.op, functions)
-    values: dict[str, Any] = {}
-    for a in definition.output_arg:
-        if a.type_attr:
-            values[a.type_attr] = attribute(node, a.type_attr, functions).type
-        if a.number_attr:
-            values[a.number_attr] = attribute(node, a.number_attr, functions).i
-        if a.type_list_attr:
-            values[a.type_list_attr] = list(attribute(node, a.type_list_attr, functions).list.type)
-    return [(argument.name, _argument_dtypes(argument, values)) for argument in definition.output_arg]
+    return _arguments(node, functions).outputs
 
 
 def output_ports(node: Any, functions: Functions) -> dict[str, int]:
     """For each output argument, the port of its first tensor: what `node:argument:index` of a function counts from."""
-    ports: dict[str, int] = {}
-    start = 0
-    for name, dtypes in output_arguments(node, functions):
-        ports[name] = start
-        start += len(dtypes)
-    return ports
+    return _arguments(node, functions).ports
 
 
 def called_functions(node: Any) -> Iterator[str]:
     """Names of the library functions that a node's attributes name."""
+    if not may_call(node.op):
+        return
     for value in node.attr.values():
         kind = value.WhichOneof("value")
         if kind == "func":
@@ -191,6 +196,13 @@ def called_functions(node: Any) -> Iterator[str]:
             for function in value.list.func:
                 yield function.name
                 yield from _nested_names(function)
+
+
+@lru_cache(maxsize=4096)
+def may_call(op: str) -> bool:
+    """Whether nodes of the op may have attributes that name functions; of an op that is not registered nobody knows."""
+    definition = registered_op(op)
+    return definition is None or any(declared.type in ("func", "list(func)") for declared in definition.attr)
 
 
 def _nested_names(function: Any) -> Iterator[str]:
@@ -205,9 +217,8 @@ def is_stateful(node: Any, functions: Functions) -> bool:
 
     The registry says so of most; not of those that take a TensorFlow 1 variable by reference (Assign, ScatterAdd).
     """
-    if node.op in functions:
-        return _holds_state(functions[node.op].signature)
-    return _registered_holds_state(node.op)
+    op = node.op
+    return _holds_state(functions[op].signature) if op in functions else _registered_holds_state(op)
 
 
 @lru_cache(maxsize=4096)
@@ -244,6 +255,11 @@ def observes_state(node: Any, functions: Functions, _known: dict[str, bool] | No
 
     A call or a branch does when a node of its functions does.
     """
+    op = node.op
+    if op in _OBSERVERS:
+        return True
+    if op not in _CALLERS and op not in functions:
+        return False
     bodies = _bodies(node, functions) or []
     known = {} if _known is None else _known
     for name in bodies:
@@ -252,11 +268,12 @@ def observes_state(node: Any, functions: Functions, _known: dict[str, bool] | No
             known[name] = name in functions and any(
                 observes_state(inner, functions, known) for inner in functions[name].node_def
             )
-    return node.op in _OBSERVERS or any(known[name] for name in bodies)
+    return any(known[name] for name in bodies)
 
 
 def _bodies(node: Any, functions: Functions) -> list[str] | None:
     """The functions that a node does nothing else than run, or None for any other op."""
-    if node.op in CALLS or node.op in functions or node.op in BRANCHES | LOOPS:
-        return [*called_functions(node), *([node.op] if node.op in functions else [])]
+    op = node.op
+    if op in _CALLERS or op in functions:
+        return [*called_functions(node), *([op] if op in functions else [])]
     return None

@@ -67,7 +67,8 @@ class Parameter:
 class Transform:
     """A registered transform. `summary` is one line; `documentation` the whole text of its module.
 
-    exact: answers stay the same, but for rounding. enters_functions: it rewrites the bodies of library functions too.
+    exact: answers stay the same, but for rounding. enters_functions: it is called once more for the body of each
+    library function; one that looks into functions by itself is not.
     """
 
     name: str

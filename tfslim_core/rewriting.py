@@ -280,6 +280,8 @@ def replace_matches(graph: Graph, patterns: Pattern | Sequence[Pattern], rewrite
     choices = tuple(patterns) if isinstance(patterns, Sequence) else (patterns,)
     root_ops = frozenset(name for pattern in choices for name in _root_ops(pattern))
     depth = max(pattern.depth for pattern in choices)
+    if root_ops.isdisjoint(graph.by_op):
+        return Outcome(graph)
     draft = _Draft(graph)
     queue = deque(name for name in execution_order(graph) if graph.nodes[name].op in root_ops)
     queued = set(queue)

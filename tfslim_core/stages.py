@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfslim_core import storage, transforms
+from tfslim_core import registry, storage, transforms
 from tfslim_core.bundle import Bundle, Skip, StepEntry, read_bundle
 from tfslim_core.errors import ModelError
 from tfslim_core.quantization.encode_weights import Choice, encode_weights
 from tfslim_core.quantization.harm import Harm
-from tfslim_core.saved_model.sample_check import Sample, check_equal, differences, take_sample
+from tfslim_core.registry import Call
+from tfslim_core.saved_model.sample_check import ChangedAnswersError, Sample, check_equal, differences, take_sample
 from tfslim_core.saved_model.served_signatures import read_signatures
 from tfslim_core.saved_model.write import write_saved_model
 
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, and how many of how many steps of it are; 0 of 0 where that is not known."""
+
+# Transforms whose products and sums come in another order than the model's, and how far that alone may lead.
+_ROUNDING = frozenset(
+    "fold_batch_norms fold_old_batch_norms flatten_atrous_conv fuse_pad_and_conv fuse_resize_and_conv "
+    "fuse_resize_pad_and_conv".split()
+)
+_MOST_ROUNDING = 0.01
 
 Errors = dict[str, float]
 """How far answers are from what they were, by "signature/output"; see `sample_check.difference`."""
@@ -136,10 +144,34 @@ def checked_as_meant(bundle: Bundle, sample: Sample, done: int, what: str, progr
     """`checked`, or `measured` when one of the steps after the first `done` is meant to change the answers a little.
 
     Raises:
-        ModelError: the answers changed more than that.
+        ModelError: the answers changed more than that; it says which steps to leave out.
     """
-    exact = all(step.exact for step in bundle.manifest.steps[done:])
-    return (checked if exact else measured)(bundle, sample, what, progress)
+    steps = bundle.manifest.steps[done:]
+    if not all(step.exact for step in steps):
+        return measured(bundle, sample, what, progress)
+    try:
+        return checked(bundle, sample, what, progress)
+    except ChangedAnswersError as changed:
+        raise ModelError(f"{changed}; {_advice(steps, changed.error)}") from None
+
+
+def _advice(steps: Sequence[StepEntry], error: float) -> str:
+    """What to try when these steps changed the answers that much."""
+    acted = list(dict.fromkeys(step.name for step in steps if step.changes))
+    rounding = [name for name in acted if name in _ROUNDING]
+    if error > _MOST_ROUNDING or not rounding:
+        found = f", which of these made changes: {', '.join(acted)}" if acted else ""
+        return f"rounding does not explain that; to find the step, give a shorter list of transforms{found}"
+    others = " ".join(str(_call(step)) for step in steps if step.name not in rounding)
+    return (
+        f"rounding may explain that, where a model amplifies it, since {' and '.join(rounding)} computed weights anew; "
+        f"to do without, give the transforms '{others}'"
+    )
+
+
+def _call(step: StepEntry) -> Call:
+    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in step.parameters.items()}
+    return Call(registry.named(step.name), arguments, ignore_errors=bool(step.error))
 
 
 def refuse_broken(errors: Mapping[str, float], what: str) -> None:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfslim_core import ops
 from tfslim_core.c_graph import CGraph, Shape
 from tfslim_core.errors import GraphError
-from tfslim_core.graph import Graph, Input, make_node, needed, parse_input
+from tfslim_core.graph import CONTROL, Graph, Input, make_node, parse_input
 
 __all__ = ["Shape", "static_shapes"]
 
@@ -33,7 +33,7 @@ def static_shapes(graph: Graph, tensors: Iterable[Input]) -> dict[Input, Shape]:
             ask.append(tensor)
     if not ask:
         return found
-    names = needed(graph, [tensor.node for tensor in ask])
+    names = _data_needed(graph, [tensor.node for tensor in ask])
     nodes = []
     for name, node in graph.nodes.items():
         if name not in names:
@@ -46,4 +46,16 @@ def static_shapes(graph: Graph, tensors: Iterable[Input]) -> dict[Input, Shape]:
         nodes.append(node)
     with CGraph(nodes, graph.weights, graph.functions, graph.rest.versions) as imported:
         found.update({tensor: imported.shape(tensor) for tensor in ask})
+    return found
+
+
+def _data_needed(graph: Graph, names: Iterable[str]) -> set[str]:
+    """The nodes and those that they need over data inputs: to wait for a node gives no shape."""
+    found: set[str] = set()
+    todo = list(names)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += [source.node for source in graph.sources(name) if source.port != CONTROL]
     return found

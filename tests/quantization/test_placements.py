@@ -6,16 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.graphs import building, run, view
+from tests.graphs import building, normal, run, view, whole_graph_def
 from tfslim_core import encodings
 from tfslim_core.quantization import placements
 from tfslim_core.quantization.placements import ROWS_BYTES, place, use_of
 
 v1 = tf.compat.v1
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def constant(*shape, name="w"):
@@ -153,3 +149,25 @@ def test_small_ones_are_decoded_in_the_graph_and_large_ones_at_load():
         with building() as graph:
             y = tf.matmul(normal(2, rows), constant(rows, 4))
         assert use_of(view(graph, [], [y]), "w").placement == placement
+
+
+def decodes(graph, feeds):
+    """Whether a request to a session of default options still runs a Cast."""
+    with tf.Graph().as_default() as imported:
+        tf.import_graph_def(whole_graph_def(graph), name="")
+        with v1.Session(graph=imported) as session:
+            told = v1.RunMetadata()
+            trace = v1.RunOptions(trace_level=v1.RunOptions.FULL_TRACE, output_partition_graphs=True)
+            session.run(graph.outputs, feeds, options=trace, run_metadata=told)
+    return "Cast" in {node.op for part in told.partition_graphs for node in part.node}
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "folded"), [(placements.GRAPH_BYTES, True), (10 * 2**20, True), (10 * 2**20 + 4096, False)]
+)
+def test_the_runtime_folds_a_decode_of_up_to_10_mib(nbytes, folded):
+    with building() as graph:
+        x = v1.placeholder(tf.float32, [None, 1024], name="x")
+        y = tf.matmul(x, constant(1024, nbytes // 4096))
+    changed, _ = placed(view(graph, [x], [y]), "graph")
+    assert decodes(changed, {"x:0": normal(1, 1024)}) == (not folded)

@@ -6,7 +6,17 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.graphs import assert_same_interface, assert_same_model, building, op_counts, random_feeds, reasons, run, view
+from tests.graphs import (
+    assert_same_interface,
+    assert_same_model,
+    building,
+    normal,
+    op_counts,
+    random_feeds,
+    reasons,
+    run,
+    view,
+)
 from tests.old_tool import transformed, with_default_attributes
 from tfslim_core import transforms
 from tfslim_core.graph import Graph, control_inputs, make_node, renamed
@@ -14,10 +24,6 @@ from tfslim_core.transforms.inline_partitionedcall import inline_partitionedcall
 
 v1 = tf.compat.v1
 CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def calls(graph):
@@ -418,3 +424,19 @@ def test_as_the_old_tool_does_it():
     named = {name: node.op for name, node in slim.nodes.items()}
     assert {name: node.op for name, node in old.nodes.items() if name.startswith(f"{call}/")}.items() <= named.items()
     np.testing.assert_array_equal(run(old, random_feeds(graph))[0], run(slim, random_feeds(graph))[0])
+
+
+def test_a_note_on_the_gradient_of_a_function_that_goes_goes():
+    """TensorFlow refuses a note on a function that is not there."""
+    with building() as g:
+        x = v1.placeholder(tf.float32, [3], "x")
+        y = tf.function(lambda a: tf.sin(a))(x)
+        y = tf.identity(tf.cond(tf.reduce_sum(x) > 0, lambda: tf.cos(y), lambda: y * 2), "y")
+    graph_def = g.as_graph_def()
+    callee = next(node.attr["f"].func.name for node in graph_def.node if node.op in CALLS)
+    graph_def.library.gradient.add(function_name=callee, gradient_func=callee)
+    graph = Graph.of(graph_def, ["x:0"], ["y:0"])
+    outcome = inline_partitionedcall(graph)
+    assert outcome.graph.functions
+    assert callee not in outcome.graph.functions
+    assert_same_model(graph, outcome.graph, random_feeds(graph))

@@ -8,17 +8,13 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.graphs import assert_same_interface, building, op_delta, random_feeds, reasons, run, view
+from tests.graphs import building, normal, op_delta, random_feeds, reasons, relative_error, run, view
 from tests.saved_models import interface, save_v1, served, slimmed
 from tfslim_core import api, stages, transforms
 from tfslim_core.graph import Graph, make_node
 from tfslim_core.transforms.quantize_weights import quantize_weights
 
 v1 = tf.compat.v1
-
-
-def normal(*shape, seed=0, dtype=np.float32):
-    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 
 
 def dense(w, bias=None, name="w", dtype=tf.float32):
@@ -28,16 +24,6 @@ def dense(w, bias=None, name="w", dtype=tf.float32):
         y = tf.matmul(x, tf.constant(w, name=name))
         y = tf.identity(y if bias is None else tf.nn.bias_add(y, tf.constant(bias, name="bias")), "y")
     return view(g, [x], [y])
-
-
-def error(before, after, feeds=None):
-    """The largest relative L2 error of an output."""
-    assert_same_interface(before, after)
-    feeds = feeds or random_feeds(before)
-    return max(
-        float(np.linalg.norm(a - b) / np.linalg.norm(a))
-        for a, b in zip(run(before, feeds), run(after, feeds), strict=True)
-    )
 
 
 def computed(graph_def, feeds, fetches):
@@ -53,7 +39,7 @@ def test_a_quarter_of_the_bytes_and_nearly_the_same_answers():
     assert (outcome.changes, outcome.skipped) == (1, ())
     assert transforms.stored_bytes(outcome.graph) < 0.27 * transforms.stored_bytes(graph)
     assert op_delta(graph, outcome.graph) == {}
-    assert 0 < error(graph, outcome.graph) < 0.01
+    assert 0 < relative_error(graph, outcome.graph) < 0.01
 
 
 def test_a_plain_graph_def_is_smaller_too_and_decodes_under_the_old_name():
@@ -203,7 +189,7 @@ def test_run_twice_it_does_nothing_the_second_time():
     graph = sizes()
     once = quantize_weights(graph)
     assert once.changes == 5
-    assert error(graph, once.graph, FEEDS) < 0.01
+    assert relative_error(graph, once.graph, FEEDS) < 0.01
     twice = quantize_weights(once.graph)
     assert twice.graph is once.graph
     assert set(reasons(twice).values()) == {
@@ -256,7 +242,7 @@ def test_fold_constants_in_one_list_on_a_graph():
     slim, steps = transforms.apply(graph, "quantize_weights fold_constants")
     assert steps[0].bytes_after < 0.27 * steps[0].bytes_before
     assert steps[1].bytes_after <= steps[0].bytes_after
-    assert error(graph, slim) < 0.01
+    assert relative_error(graph, slim) < 0.01
 
 
 def test_a_shared_weight_is_decoded_for_both():
@@ -267,7 +253,7 @@ def test_a_shared_weight_is_decoded_for_both():
     graph = view(g, [x], [y])
     slim = quantize_weights(graph)
     assert slim.changes == 1
-    assert error(graph, slim.graph) < 0.02
+    assert relative_error(graph, slim.graph) < 0.02
 
 
 def test_a_weight_inside_a_v1_loop():
@@ -287,7 +273,7 @@ def test_a_weight_inside_a_v1_loop():
     graph = view(g, [x], [y])
     outcome = quantize_weights(graph)
     assert outcome.changes == 2
-    assert error(graph, outcome.graph) < 0.03
+    assert relative_error(graph, outcome.graph) < 0.03
     feeds = random_feeds(graph)
     made = api.transform_graph(graph_def_of(graph), ["x"], [y.name], "quantize_weights")
     assert made.ByteSize() < 0.3 * graph_def_of(graph).ByteSize()
@@ -299,7 +285,7 @@ def test_names_that_are_taken():
     taken = [make_node("Placeholder", name, [], dtype=tf.float32) for name in ("w/codes", "w/scale", "w/cast")]
     graph = graph.replace(taken)
     slim = quantize_weights(graph).graph
-    assert error(graph, slim) < 0.01
+    assert relative_error(graph, slim) < 0.01
     made = graph_def_of(slim)
     assert {node.op for node in made.node if node.name in ("w/codes", "w/scale", "w/cast")} == {"Placeholder"}
 

@@ -3,8 +3,9 @@
 rows    a table that is only gathered from stays encoded; the gathered rows are decoded:
         Gather(W, i)  ->  Mul(Cast(Gather(codes, i)), Gather(scale, i))
 load    decoded once, when the model is loaded (see saved_model.write); requests read a float variable
-graph   decoded in the graph, small weights only: the runtime folds a decode whose result is at most 100 KiB when
-        the session starts, and decodes a larger one on every request
+graph   decoded in the graph, small weights only. The runtime folds a decode whose result is at most 10 MiB, and does
+        a larger one on every request. It folds at the first request for each set of inputs and outputs, so that each
+        signature holds a float copy of its own, where those decoded at load have one for all.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from tfslim_core.weights import Weight
 
 Placement = Literal["rows", "load", "graph"]
 ROWS_BYTES = 16 * 1024 * 1024  # a smaller table saves too little memory for every request to decode its rows
-GRAPH_BYTES = 64 * 1024  # of the float value; well below what Grappler folds
+GRAPH_BYTES = 64 * 1024  # of the float value; little enough for a copy per signature, and far less than is folded
 _GATHERS = frozenset({"Gather", "GatherV2"})
 # Which axis of the weights is the layer's output channel, by op and by the input that takes the weights.
 _OUTPUT_AXIS = {

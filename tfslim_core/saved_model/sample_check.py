@@ -24,6 +24,14 @@ _SMALL = 1e-4  # root mean square; an answer smaller than that is measured as if
 Feeds = Mapping[str, Array]
 
 
+class ChangedAnswersError(ModelError):
+    """Answers that should be equal are not. error: by how much the first of them is off."""
+
+    def __init__(self, message: str, error: float) -> None:
+        super().__init__(message)
+        self.error = error
+
+
 @dataclass(frozen=True)
 class Sample:
     """Requests and what a model answered to them.
@@ -109,14 +117,16 @@ def check_equal(sample: Sample, path: str | Path, tags: Sequence[str], what: str
     """The differences, all within the tolerance.
 
     Raises:
-        ModelError: one is not; `what` names the step that should not have changed the answers.
+        ChangedAnswersError: one is not; `what` names the step that should not have changed the answers.
+        ModelError: the model cannot be loaded, or fails where the sample's did not.
     """
     found = differences(sample, path, tags)
     for (signature, key), error in found.items():
         if error > TOLERANCE:
-            raise ModelError(
+            raise ChangedAnswersError(
                 f"{what} changed the answers: output {key!r} of signature {signature!r} is off by {error:.2g} "
-                f"(relative L2), more than {TOLERANCE:g}"
+                f"(relative L2), more than {TOLERANCE:g}",
+                error,
             )
     return found
 

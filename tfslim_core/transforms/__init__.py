@@ -101,16 +101,16 @@ def _apply(graph: Graph, asked: list[Call], progress: Progress | None) -> tuple[
             outcome = call.transform.function(graph, **call.arguments)
             _check_interface(graph, outcome.graph)
         except TfslimError as failure:
-            before = f" (before it ran: {', '.join(step.name for step in steps)})" if steps else ""
+            earlier = f" (before it ran: {', '.join(step.name for step in steps)})" if steps else ""
             message = str(failure).removeprefix(f"{name}: ")
             if not call.ignore_errors:
-                raise TransformError(f"{name}: {message}{before}") from failure
+                raise TransformError(f"{name}: {message}{earlier}") from failure
             outcome, error = Outcome(graph), message
         unchanged = outcome.graph is graph
-        graph = outcome.graph
+        before, graph = graph, outcome.graph
         nodes_before, bytes_before = nodes, size
         if not unchanged:
-            nodes, size = len(graph.nodes), stored_bytes(graph)
+            nodes, size = len(graph.nodes), size + stored_bytes(graph, before) - stored_bytes(before, graph)
         seconds = time.monotonic() - start
         steps.append(
             Step(
@@ -130,11 +130,13 @@ def _apply(graph: Graph, asked: list[Call], progress: Progress | None) -> tuple[
     return graph, steps
 
 
-def stored_bytes(graph: Graph) -> int:
-    """Bytes of the graph and of its weights as they are stored."""
-    nodes: int = sum(node.ByteSize() for node in graph.nodes.values())
-    library: int = graph.rest.ByteSize()
-    return nodes + library + sum(weight.stored_bytes for weight in graph.weights.values())
+def stored_bytes(graph: Graph, besides: Graph | None = None) -> int:
+    """Bytes of the graph and of its weights as they are stored. besides: a graph whose own parts do not count."""
+    other = Graph({}) if besides is None else besides
+    nodes: int = sum(node.ByteSize() for name, node in graph.nodes.items() if other.nodes.get(name) is not node)
+    library: int = 0 if graph.rest is other.rest else graph.rest.ByteSize()
+    weights = (weight for name, weight in graph.weights.items() if other.weights.get(name) is not weight)
+    return nodes + library + sum(weight.stored_bytes for weight in weights)
 
 
 def _calls(calls: str | Iterable[str | Call]) -> list[Call]:

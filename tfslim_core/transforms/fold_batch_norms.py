@@ -124,8 +124,8 @@ def _without_ones(graph: Graph) -> tuple[Graph, int]:
     """The graph without products with a scalar 1, and how many there were."""
     fed = {parse_input(tensor).node for tensor in graph.inputs}
     gone: dict[Input, Input] = {}
-    for node in graph.nodes.values():
-        if node.op != "Mul" or node.name in graph.interface or control_inputs(node):
+    for node in graph.of_ops(("Mul",)):
+        if node.name in graph.interface or control_inputs(node):
             continue
         sources = data_inputs(node)
         ones = [source for source in sources if source.node not in fed and _is_one(graph, source.node)]
@@ -137,9 +137,8 @@ def _without_ones(graph: Graph) -> tuple[Graph, int]:
         while gone[name] in gone:
             gone[name] = gone[gone[name]]
     names = {source.node for source in gone}
-    new = [
-        done for node in graph.nodes.values() if (done := rewired(node, gone)) is not node and done.name not in names
-    ]
+    readers = dict.fromkeys(reader.node for name in names for reader in graph.readers_of(name))
+    new = [rewired(graph.nodes[name], gone) for name in readers if name not in names]
     return graph.replace(new, names), len(gone)
 
 

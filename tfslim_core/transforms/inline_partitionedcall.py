@@ -17,7 +17,7 @@ calls, read every output of a node at its place, and keep control inputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -30,45 +30,49 @@ from tfslim_core.graph import (
     constant,
     constant_value,
     make_node,
-    needed_functions,
     parse_input,
     renamed,
 )
 from tfslim_core.registry import Outcome, Skipped, transform
 from tfslim_core.saved_model.inline_functions import Inlined, inline_functions
+from tfslim_core.transforms.remove_unused_functions import remove_unused_functions
 from tfslim_core.weights import Weight
 
 
 @transform("inline_partitionedcall")
 def inline_partitionedcall(graph: Graph) -> Outcome:
     """Put the bodies of called functions in the place of their calls."""
-    endless = _endless(graph.functions)
-    main, changes, skipped = _inlined(graph, endless)
-    main = _without_unused_functions(main) if changes else main
+    circles = endless(graph.functions)
+    main, changes, skipped = _without_calls(graph, circles)
+    main = remove_unused_functions(main).graph if changes else main
 
     def rewrite(name: str, body: Graph) -> Graph:
         nonlocal changes
-        new, inlined, left = _inlined(body, endless)
-        changes += inlined
+        new, count, left = _without_calls(body, circles)
+        changes += count
         skipped.extend(Skipped(f"{name}/{one.node}", one.reason) for one in left)
         return new
 
     whole = rewrite_bodies(main, rewrite)
-    return Outcome(whole if whole is main else _without_unused_functions(whole), changes, tuple(skipped))
+    return Outcome(whole if whole is main else remove_unused_functions(whole).graph, changes, tuple(skipped))
 
 
-def _inlined(graph: Graph, endless: frozenset[str]) -> tuple[Graph, int, list[Skipped]]:
+def _without_calls(graph: Graph, circles: Collection[str]) -> tuple[Graph, int, list[Skipped]]:
     """The graph without its calls, how many there were, and those that are left."""
     fed = {parse_input(tensor).node for tensor in graph.inputs}
-    calls = {name: callee for name, node in graph.nodes.items() if (callee := _callee(node, graph.functions))}
+    calls = _calls_of(graph)
     skipped = [
         Skipped(name, "it is fed" if name in fed else f"its function {callee!r} calls itself")
         for name, callee in calls.items()
-        if name in fed or callee in endless
+        if name in fed or callee in circles
     ]
-    left = {one.node for one in skipped}
-    if len(left) == len(calls):
-        return graph, 0, skipped
+    wanted = calls.keys() - {one.node for one in skipped}
+    return inlined(graph, wanted) if wanted else graph, len(wanted), skipped
+
+
+def inlined(graph: Graph, calls: Collection[str]) -> Graph:
+    """The graph with the bodies of these calls, without calls in them, in their place; its library stays."""
+    left = _calls_of(graph).keys() - calls
     # In the place of a call that is left stands a node that reads the same and that nobody takes for a call.
     nodes = [make_node("NoOp", name, node.input) if name in left else node for name, node in graph.nodes.items()]
     result = inline_functions(nodes, graph.functions)
@@ -83,9 +87,14 @@ def _inlined(graph: Graph, endless: frozenset[str]) -> tuple[Graph, int, list[Sk
         elif node is not graph.nodes[name]:
             new[name] = node
     for name in calls:
-        if name in graph.interface and name not in left:
+        if name in graph.interface:
             new[name] = _stand_in(graph, name, result)
-    return graph.replace(new.values(), calls.keys() - left, weights=weights), len(calls) - len(left), skipped
+    return graph.replace(new.values(), calls, weights=weights)
+
+
+def _calls_of(graph: Graph) -> dict[str, str]:
+    """The nodes that do nothing else than call a function, and which."""
+    return {name: callee for name, node in graph.nodes.items() if (callee := _callee(node, graph.functions))}
 
 
 def _callee(node: NodeDef, functions: Mapping[str, Any]) -> str:
@@ -94,7 +103,7 @@ def _callee(node: NodeDef, functions: Mapping[str, Any]) -> str:
     return str(name) if name in functions else ""
 
 
-def _endless(functions: Mapping[str, Any]) -> frozenset[str]:
+def endless(functions: Mapping[str, Any]) -> frozenset[str]:
     """Names of the functions from which calls alone, without a branch between them, lead in a circle."""
     waits = {name: set(_calls(function, functions)) for name, function in functions.items()}
     callers: dict[str, list[str]] = {}
@@ -139,10 +148,3 @@ def _stand_in(graph: Graph, name: str, result: Inlined) -> NodeDef:
     if dtypes:
         node.attr["T"].list.type.extend(dtypes)
     return node
-
-
-def _without_unused_functions(graph: Graph) -> Graph:
-    used = needed_functions(graph.nodes.values(), graph.functions)
-    if len(used) == len(graph.functions):
-        return graph
-    return graph.replace(library=[function for name, function in graph.functions.items() if name in used])

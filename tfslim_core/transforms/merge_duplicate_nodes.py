@@ -20,10 +20,12 @@ know an input by any of its spellings, and look up the library's functions.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Hashable
 
 import numpy as np
+import tensorflow as tf
 
 from tfslim_core import ops
 from tfslim_core.graph import (
@@ -40,6 +42,12 @@ from tfslim_core.rewriting import redirected
 from tfslim_core.weights import Array, Weight
 
 _FED = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
+# Where most small constants hold their numbers, which TensorFlow takes tens of microseconds to read.
+_NUMBERS = {
+    tf.float32.as_datatype_enum: ("float_val", np.float32),
+    tf.int32.as_datatype_enum: ("int_val", np.int32),
+    tf.int64.as_datatype_enum: ("int64_val", np.int64),
+}
 # Hints that do not change what is computed: shapes that were inferred, and which variable to be placed beside.
 _HINTS = frozenset({"_output_shapes", "_class"})
 
@@ -178,6 +186,10 @@ def _bytes(node: NodeDef) -> Hashable:
     shape = tuple(d.size for d in tensor.tensor_shape.dim)
     content: Hashable = tensor.tensor_content
     if not content:
-        value = constant_value(node)
-        content = tuple(value.ravel().tolist()) if value.dtype.hasobject else value.tobytes()
+        numbers = getattr(tensor, _NUMBERS.get(tensor.dtype, ("",))[0], ())
+        if numbers and len(numbers) == math.prod(shape):
+            content = np.array(numbers, _NUMBERS[tensor.dtype][1]).tobytes()
+        else:
+            value = constant_value(node)
+            content = tuple(value.ravel().tolist()) if value.dtype.hasobject else value.tobytes()
     return (tensor.dtype, shape, content)

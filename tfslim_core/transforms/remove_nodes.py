@@ -2,9 +2,9 @@
 
     Before: y = Relu(Identity(x, ^a))        After: y = Relu(x, ^a)
 
-Taken out are nodes with one to `max_inputs` data inputs. Their control
-inputs go to their readers, so that no assert and no ordering is lost. Exact for ops that pass their input on
-(Identity, StopGradient, CheckNumerics, Print); taking out any other op changes what is computed, as asked.
+Taken out are nodes with one to `max_inputs` data inputs, in function bodies too. Their control inputs go to their
+readers, so that no assert and no ordering is lost. Exact for ops that pass their input on (Identity, StopGradient,
+CheckNumerics, Print); taking out any other op changes what is computed, as asked.
 
 Left alone: a node of the interface; one with an effect of its own other than to look at its input; one whose readers
 use another output than the first; one that changes the type; one that pins the moment at which a variable is read; in
@@ -33,6 +33,8 @@ _MOST_NEW_EDGES = 64
 @transform("remove_nodes", enters_functions=True)
 def remove_nodes(graph: Graph, *, op: tuple[str, ...], max_inputs: int = 1) -> Outcome:
     """Take out nodes of the given ops; what read them reads their first input."""
+    if graph.by_op.keys().isdisjoint(op):
+        return Outcome(graph)
     sweep = _Sweep(graph)
     skipped = []
     for name in execution_order(graph):

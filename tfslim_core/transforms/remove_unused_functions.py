@@ -31,7 +31,7 @@ from tfslim_core.registry import Outcome, transform
 def remove_unused_functions(graph: Graph) -> Outcome:
     """Drop library functions that nobody calls."""
     library = graph.rest.library
-    called = needed_functions(graph.nodes.values(), graph.functions)
+    called = needed_functions(graph.callers, graph.functions)
     gradient_of = {gradient.function_name: gradient.gradient_func for gradient in library.gradient}
     if gradient_of and not _asks_for_gradients(graph, called):
         gradient_of = {}
