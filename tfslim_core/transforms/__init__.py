@@ -26,10 +26,14 @@ for _module in pkgutil.iter_modules(__path__):
 DEFAULT = (
     # First, so that the others look only at what is needed.
     "strip_unused_nodes",
+    # What a constant predicate never takes: gone before anything else looks at it.
+    "fold_constant_switches",
     # An Identity between a layer and its weights or its batch norm would hide the pattern.
     "remove_nodes(op=Identity, op=StopGradient, op=PreventGradient, op=Snapshot)",
     # Scales and offsets that are computed from constants become constants, which the next one looks for.
     "fold_constants",
+    # Permutations are constants now; a transpose between a layer and its batch norm may go.
+    "fuse_transposes_and_reshapes",
     # After folding, and before anything is quantized: rounding a variance to zero costs accuracy.
     "fold_batch_norms",
     # After batch norms: equal weights (all zero, say) that two layers share could not be folded.
