@@ -127,6 +127,17 @@ def test_the_version(tfslim):
 
 
 USAGE = {
+    "budget without data": (["quantize", "bundle", "out", "--budget", "rel_l2_error<=0.1"], "give --data NAME=PATH"),
+    "slim's budget without data": (["slim", "model", "out", "--budget", "rel_l2_error<=0.1"], "give --data NAME=PATH"),
+    "data without a budget": (["quantize", "bundle", "out", "--data", "a=x.npz"], "give --budget EXPR"),
+    "a budget and an encoding": (
+        ["slim", "model", "out", "--budget", "rel_l2_error<=0.1", "--data", "a=x.npz", "--encoding", "int8"],
+        "leave out --encoding",
+    ),
+    "a budget of costs": (
+        ["quantize", "bundle", "out", "--budget", "size_ratio<=0.3", "--data", "a=x.npz"],
+        "hold size_ratio with --gate",
+    ),
     "nothing": ([], "Usage: tfslim"),
     "unknown command": (["freze", "model", "out"], "Did you mean 'freeze'"),
     "unknown option": (["slim", "model", "out", "--encodin", "int8"], "--encoding"),
@@ -196,7 +207,10 @@ EXPECTED = {
         ["fold_constants has no parameter 'exclude_ops'", "exclude_op"],
     ),
     "slim's transform": (["slim", "model", "out", "--transforms", "fold_constant"], ["did you mean 'fold_constants'"]),
-    "encoding": (["quantize", "bundle", "out", "--encoding", "int9"], ["did you mean 'int8'", "float16, int8"]),
+    "encoding": (
+        ["quantize", "bundle", "out", "--encoding", "int9"],
+        ["did you mean 'int8'", "bfloat16, int8"],
+    ),
     "slim's encoding": (["slim", "model", "out", "--encoding", "flot16"], ["did you mean 'float16'"]),
     "pattern": (["quantize", "bundle", "out", "--include", "nothing*"], ["no weight is called 'nothing*'"]),
     "keys": (
@@ -252,6 +266,21 @@ def test_truncated_variables(here, tfslim):
 
 
 # Data to stdout, words to stderr
+
+
+def test_a_budget_is_searched_told_and_explained(here, tfslim):
+    budget = ["--budget", "rel_l2_error<=0.05", "--data", "a=x.npz", "--seed", "3", "--search-minutes", "1"]
+    code, out, err = tfslim("quantize", "bundle", "small", *budget, "--explain")
+    assert code == 0, err
+    assert re.search(r"budget: rel_l2_error 0\.0\d+ on the 120 examples that were searched with, .* on 80 others", err)
+    assert re.search(r"│ \S+ +│ 64x\d+ +│ u?int\d", out)
+    code, out, err = tfslim("quantize", "bundle", "same", *budget, "--json")
+    assert code == 0, err
+    (weight,) = (weight for weight in data(out)["weights"] if weight["placement"] != "none")
+    assert weight["bytes_after"] < weight["bytes_before"] / 3
+    assert 0 < weight["harm"] < 0.05
+    assert names(here) >= {"small", "same"}
+    assert not any(name.endswith(".search") for name in names(here))
 
 
 def test_stage_after_stage(here, tfslim):

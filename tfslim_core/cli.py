@@ -144,7 +144,8 @@ def quantize(
     bundle: BundleIn,
     out_: Out,
     encoding: Annotated[
-        str | None, typer.Option(help="E.g. int8, float16, int4/block64, uint6; int8 unless told. See the README.")
+        str | None,
+        typer.Option(help="int8 (unless told) to int2, uint8 to uint2, float16, bfloat16; int4/block64, int4/tensor."),
     ] = None,
     budget: Budgets = None,
     data: Data = None,
@@ -189,7 +190,8 @@ def quantize(
             progress=told,
         )
     if explain and not as_json:
-        out.print(_weights_table(report.weights))
+        # Reasons are sentences: what reads a pipe gets room for them.
+        out.print(_weights_table(report.weights), width=None if out.is_terminal else 200)
     _stage(report, as_json)
 
 

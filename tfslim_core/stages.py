@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tfslim_core import registry, storage, transforms
 from tfslim_core.bundle import Bundle, Skip, StepEntry, read_bundle
-from tfslim_core.errors import ModelError
+from tfslim_core.errors import ModelError, TfslimError
 from tfslim_core.quantization.encode_weights import Choice, encode_weights
 from tfslim_core.quantization.harm import Harm
 from tfslim_core.registry import Call
@@ -103,12 +103,19 @@ def quantized(bundle: Bundle, choice: Choice, harm: Harm, progress: Progress, no
 def searched(bundle: Bundle, choice: Choice, budget: Budget, state: Path | None, progress: Progress) -> Bundle:
     """The bundle with its weights in the smallest encodings within the budget, and what was found in its manifest.
 
+    state: a file that a search which is stopped leaves, for the next one to go on from.
+
     Raises:
-        DataError, UsageError: see `search_within`.
+        DataError, UsageError: see `search_within`; no state is left.
     """
     from tfslim_core.quantization.budgeting import search_within
 
-    found = search_within(bundle, choice, budget, state, progress)
+    try:
+        found = search_within(bundle, choice, budget, state, progress)
+    except TfslimError:
+        if state is not None:
+            state.unlink(missing_ok=True)
+        raise
     return quantized(bundle, found.choice, Harm(found.harm, frozenset()), progress, found.notes)
 
 
