@@ -33,7 +33,7 @@ def model(tmp_path_factory):
     def build():
         x = tf1.placeholder(tf.float32, [None, 32], name="x")
         hidden = x
-        for layer, size in enumerate([(32, 96), (96, 96), (96, 64)]):
+        for layer, size in enumerate([(32, 256), (256, 256), (256, 64)]):
             w = tf1.get_variable(f"w{layer}", initializer=normal(*size, seed=layer) / np.float32(size[0] ** 0.5))
             hidden = tf.nn.relu(tf.matmul(hidden, w))
         scores = tf.matmul(hidden, tf1.get_variable("head", initializer=normal(64, 8, seed=9)))
