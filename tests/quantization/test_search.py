@@ -36,8 +36,10 @@ def model(tmp_path_factory):
         for layer, size in enumerate([(32, 256), (256, 256), (256, 64)]):
             w = tf1.get_variable(f"w{layer}", initializer=normal(*size, seed=layer) / np.float32(size[0] ** 0.5))
             hidden = tf.nn.relu(tf.matmul(hidden, w))
+        other = tf.matmul(x, tf1.get_variable("other", initializer=normal(32, 300, seed=7)))
         scores = tf.matmul(hidden, tf1.get_variable("head", initializer=normal(64, 8, seed=9)))
-        return {"serving_default": ({"x": x}, {"scores": tf.nn.softmax(scores), "one": tf.zeros_like(x[:, :1])})}
+        outputs = {"scores": tf.nn.softmax(scores), "one": tf.zeros_like(x[:, :1])}
+        return {"serving_default": ({"x": x}, outputs), "other": ({"x": x}, {"y": other})}
 
     return save_v1(tmp_path_factory.mktemp("model") / "m", build)
 
@@ -79,7 +81,21 @@ def test_a_budget_holds_on_data_that_was_not_seen(model, bundle, data, tmp_path)
     assert 0.93 <= agreement(model, tmp_path / "loose.served", data / "unseen.npz") < 0.98
     stored = [weight for weight in read_bundle(tmp_path / "loose").manifest.weights if weight.placement != "none"]
     assert len({weight.encoding for weight in stored}) > 1  # each weight its own
-    assert all(weight.harm is not None and weight.harm > 0 for weight in stored)
+    assert all(weight.harm is not None and weight.harm > 0 for weight in stored if "other" not in weight.name)
+
+
+def test_a_weight_that_the_data_does_not_reach_is_not_crushed(bundle, data, tmp_path):
+    report = api.quantize(
+        bundle,
+        tmp_path / "out",
+        budget=["top1_agreement>=0.5"],
+        data={"d": str(data / "seen.npz")},
+        signature="serving_default",
+    )
+    encodings = {weight.name: weight.encoding for weight in report.weights}
+    (other,) = (encoding for name, encoding in encodings.items() if name.startswith("other"))
+    assert other == "int8"
+    assert "int2" in encodings.values()
 
 
 def test_the_same_seed_finds_the_same(bundle, data, tmp_path):

@@ -78,7 +78,7 @@ def encode_weights(
             reason = f"{choice.encoding} would move the answers by {100 * (measured or 0):.2g} %"
         encoding = choice.plan.get(name, choice.encoding)
         if not reason and not encoding:
-            reason = "the budget is better spent on other weights"
+            reason = "the search within the budget left it as it is"
         if reason:
             entries.append(_left(name, weight, reason, measured))
             continue

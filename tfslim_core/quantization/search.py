@@ -25,6 +25,7 @@ from tfslim_core.validation.sample import SplitSample
 ENCODINGS = ("float16", "int8", "int7", "int6", "int5", "int4", "int4/block64", "int3", "int3/block32", "int2")
 PROBE = "int6"  # its error is felt in the answers, and small enough to grow in proportion
 PROBED_EXAMPLES = 128
+UNSEEN = "int8"  # what a weight gets that the answers do not show
 MINUTES = 10.0
 EXAMPLES = 4000
 
@@ -90,7 +91,11 @@ def _ladder(nbytes: int, name: str, encoder: Encoder, trials: Trials, memo: Memo
     costs = {one: cost for one, cost in found.items() if cost is not None}
     if PROBE not in costs:
         return [as_it_is]
-    harm = trials.harm(name, PROBE, "probe") / max(costs[PROBE][1], np.finfo(np.float64).tiny)
+    of_bounded, of_any = trials.harm(name, PROBE, "probe")
+    if not of_any and costs[PROBE][1]:
+        # No answer of this signature hangs on it, so that nothing here can tell what another needs.
+        return [Rung(UNSEEN, costs[UNSEEN][0], 0.0)] if UNSEEN in costs else [as_it_is]
+    harm = of_bounded / max(costs[PROBE][1], np.finfo(np.float64).tiny)
     return ladder([as_it_is, *(Rung(one, size, float(harm * error)) for one, (size, error) in costs.items())])
 
 

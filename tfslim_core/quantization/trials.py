@@ -115,17 +115,19 @@ class Trials:
         found = self._memo.get(f"{part}: {json.dumps(plan, sort_keys=True)}", lambda: self._measured(plan, part))
         return Judged(found["used"], bool(found["holds"]), found["values"])
 
-    def harm(self, name: str, encoding: str, part: str) -> float:
-        """The squared relative L2 error that the weight alone makes of the outputs that are bounded."""
+    def harm(self, name: str, encoding: str, part: str) -> tuple[float, float]:
+        """The squared relative L2 error that the weight alone makes of the outputs that are bounded, and of any."""
 
-        def measured() -> float:
+        def measured() -> tuple[float, float]:
             self._apply({name: encoding})
-            summaries = self._summaries(part)
+            summaries = self._summaries(part).values()
             self._apply({name: ""})
-            errors = [_distance(summary, key) for summary in summaries.values() for key in self._bounded(summary)]
-            return max(errors, default=0.0)
+            bounded = [_distance(summary, key) for summary in summaries for key in self._bounded(summary)]
+            everything = [_distance(summary, key) for summary in summaries for key in summary.outputs]
+            return max(bounded, default=0.0), max(everything, default=0.0)
 
-        return float(self._memo.get(f"{part}: {name} {encoding}", measured))
+        of_bounded, of_any = self._memo.get(f"{part}: {name} {encoding}", measured)
+        return float(of_bounded), float(of_any)
 
     def _measured(self, plan: Plan, part: str) -> dict[str, object]:
         self._apply(plan)
