@@ -15,6 +15,7 @@ from tfslim_core.encodings import ENCODINGS, NotEncodableError, Sharing, decoded
 from tfslim_core.encodings import encoded as encoded_as
 from tfslim_core.encodings.compressed import entropy
 from tfslim_core.encodings.scheme import Form, Nodes
+from tfslim_core.encodings.zigzag import Zigzag
 from tfslim_core.errors import ModelError, TransformError
 from tfslim_core.graph import Graph, Input, constant, external_constant
 from tfslim_core.saved_model.write import with_values
@@ -278,7 +279,7 @@ def test_blocks_that_do_not_divide_are_taken_smaller_or_whole():
 
 
 @pytest.mark.parametrize("shape", [(1,), (7,), (0, 3), (3, 0), (1, 1), (5, 7, 3), (2049,), (3, 3, 5, 7)])
-@pytest.mark.parametrize("name", ["int3", "uint5", "int6", "bfloat16"])
+@pytest.mark.parametrize("name", ["int3", "uint5", "int6", "int11", "bfloat16"])
 def test_odd_shapes_are_packed_and_decoded_alike(name, shape):
     axes = tuple(range(len(shape) - 1)) or (0,)
     weight = encoded(in_memory(normal(*shape)), name, axes)
@@ -320,6 +321,36 @@ def test_compressed_codes_come_within_five_percent_of_their_entropy(name, shape)
     assert codes.stored_bytes <= 1.05 * bound + 300
     assert same_bits(weight.read(), plain.read())
     assert same_bits(in_tensorflow(weight), weight.read())
+
+
+@pytest.mark.parametrize("bits", [9, 10, 11, 12])
+def test_wide_codes_of_one_small_step_take_their_entropy(bits):
+    """Outliers make no step longer: what is stored is what the distribution asks for, whatever the range of codes."""
+    value = normal(500, 300)
+    value[7, 9] = 60
+    weight = encoded_as(in_memory(value), f"int{bits}/tensor", Sharing((0,)))
+    codes = weight.encoded.parts["codes"]
+    found = codes.read()
+    assert found.dtype == np.int16
+    assert found.max() == 2 ** (bits - 1) - 1
+    _, counts = np.unique(found, return_counts=True)
+    shares = counts / found.size
+    bound = -(shares * np.log2(shares)).sum() * found.size / 8
+    assert codes.stored_bytes < 1.02 * bound + 1000
+    assert same_bits(in_tensorflow(weight), weight.read())
+    assert np.abs(weight.read() - value).max() <= 60 / (2 ** (bits - 1) - 1) * 0.501
+    plain = encoded_as(in_memory(value), f"int{bits}/tensor", Sharing((0,)), compress=False)
+    assert plain.encoded.parts["codes"].encoded is None
+    assert same_bits(in_tensorflow(plain), weight.read())
+
+
+def test_every_code_of_16_bits_survives_its_planes():
+    codes = np.arange(-(2**15), 2**15).astype(np.int16)
+    planes = {role: in_memory(plane) for role, plane in Zigzag().encode(codes).items()}
+    weight = decoded(Encoded("zigzag", planes), Form(np.dtype(np.int16), codes.shape))
+    assert same_bits(weight.read(), codes)
+    assert same_bits(in_tensorflow(weight), codes)
+    assert not planes["high"].read()[2**15 - 127 : 2**15 + 128].any()
 
 
 def test_what_compresses_badly_or_is_small_is_not():

@@ -21,6 +21,7 @@ from tfslim_core.encodings.compressed import Compressed, entropy
 from tfslim_core.encodings.integers import Integers
 from tfslim_core.encodings.packed_bits import PackedBits
 from tfslim_core.encodings.scheme import Encoding, Form, Nodes, NotEncodableError, Part, Scheme, Sharing
+from tfslim_core.encodings.zigzag import Zigzag
 from tfslim_core.errors import ModelError, TransformError, nearest
 from tfslim_core.graph import Input, NameMaker
 from tfslim_core.weights import Array, Encoded, Weight, in_memory
@@ -28,11 +29,12 @@ from tfslim_core.weights import Array, Encoded, Weight, in_memory
 ENCODINGS: Mapping[str, Encoding] = {
     "float16": Casts("float16"),
     "bfloat16": Casts("bfloat16"),
-    **{f"int{bits}": Integers(bits) for bits in range(8, 1, -1)},
+    **{f"int{bits}": Integers(bits) for bits in (*range(8, 1, -1), *range(9, 13))},
     **{f"uint{bits}": Integers(bits, affine=True) for bits in range(8, 1, -1)},
 }
 _STORAGE: Mapping[str, Scheme] = {
     "zlib": Compressed(),
+    "zigzag": Zigzag(),
     **{f"bits{bits}": PackedBits(bits) for bits in range(1, 8)},
 }
 _COMPRESSED_SHARE = 0.95  # of the bytes without; compressing less is not worth the time at load
@@ -152,7 +154,12 @@ def _shared_as_told(sharing: Sharing, how: str, rank: int) -> Sharing:
 def _smallest(codes: Array, bits: int, compress: bool) -> Weight:
     """The codes as they are, packed or compressed, whichever takes the fewest bytes."""
     plain = _packed(codes, bits)
-    if not compress or plain.stored_bytes < _LEAST_COMPRESSED or codes.itemsize > 1:
+    if not compress or plain.stored_bytes < _LEAST_COMPRESSED:
+        return plain
+    if codes.dtype == np.int16:
+        planes = {role: _smallest(plane, 8, compress) for role, plane in Zigzag().encode(codes).items()}
+        return decoded(Encoded("zigzag", planes), _form(plain))
+    if codes.itemsize > 1:
         return plain
     most = _COMPRESSED_SHARE * plain.stored_bytes
     if entropy(codes) / 8 * codes.size > most:

@@ -1,10 +1,12 @@
-"""Integers of 2 to 8 bits and a scale: value = code x scale, or value = (code - zero point) x scale.
+"""Integers of 2 to 12 bits and a scale: value = code x scale, or value = (code - zero point) x scale.
 
 `int4` is symmetric: codes are -7..7, zero is code 0. `uint4` is affine: codes are 0..15, and the zero point is one of
 them, so that zero is exact here too. Elements share a scale along axes or in blocks (see `Sharing`).
 
-8 bits: scale = max |value| / 127. Fewer bits: the scale, no longer than that, with the least squared error; a few
-values are clipped for it (Banner et al., arXiv 1810.05723, choose theirs the same way under a model of the values).
+8 bits and more: scale = max |value| / (2^(bits - 1) - 1). More than 8 are for one scale shared by all elements and codes
+that are compressed: a small step for all, which outliers do not make longer. Fewer bits: the scale, no longer than
+that, with the least squared error; a few values are clipped for it (Banner et al., arXiv 1810.05723, choose theirs the
+same way under a model of the values).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ _SHRINKS = np.linspace(1, 0.3, 36, dtype=np.float32)  # of the longest scale; th
 
 @dataclass(frozen=True)
 class Integers:
-    """`bits` from 2 to 8; affine has a zero point."""
+    """`bits` from 2 to 12, to 8 where affine, which has a zero point."""
 
     bits: int
     affine: bool = False
@@ -39,7 +41,7 @@ class Integers:
     def roles(self) -> Mapping[str, frozenset[str]]:
         """Codes and scale, and the zero point."""
         roles = {
-            "codes": frozenset({"uint8" if self.affine else "int8"}),
+            "codes": frozenset({self._dtype}),
             "scale": frozenset({"float16", "float32"}),
         }
         return {**roles, "zero_point": frozenset({"uint8"})} if self.affine else roles
@@ -56,6 +58,10 @@ class Integers:
         if self.affine and parts["zero_point"].shape != scale:
             return f"the zero point has the shape {parts['zero_point'].shape}, the scale {scale}"
         return ""
+
+    @property
+    def _dtype(self) -> str:
+        return "uint8" if self.affine else "int8" if self.bits <= 8 else "int16"
 
     @property
     def _least(self) -> int:
@@ -76,7 +82,7 @@ class Integers:
         flat = longest < _TINY
         longest[flat] = 1
         zero = np.rint(-lowest / longest) if self.affine else np.zeros((), np.float32)
-        best = longest if self.bits == 8 else self._best_scale(blocks, axes, longest, zero)
+        best = longest if self.bits >= 8 else self._best_scale(blocks, axes, longest, zero)
         scale = _half(best) if best.nbytes * _SCALE_SHARE > value.size * self.bits / 8 else best
         parts: dict[str, Array] = {
             "codes": self.codes(blocks, scale, zero).reshape(value.shape),
@@ -95,7 +101,7 @@ class Integers:
 
     def codes(self, blocks: Floats, scale: NDArray[np.floating], zero: Floats) -> Array:
         """round(value / scale) + zero point, clipped, some rows at a time; scale and zero are broadcast."""
-        codes: Array = np.empty(blocks.shape, np.uint8 if self.affine else np.int8)
+        codes: Array = np.empty(blocks.shape, self._dtype)
         for rows in _row_blocks(blocks.shape):
             codes[rows] = self._rounded(blocks[rows], _of(scale, rows), _of(zero, rows))
         return codes
