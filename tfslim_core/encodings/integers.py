@@ -34,6 +34,9 @@ class Integers:
 
     bits: int
     affine: bool = False
+    exact: bool = False
+    by_row = frozenset({"codes", "scale", "zero_point"})
+    sharings = ("tensor", "channel", "blockN")
 
     @property
     def roles(self) -> Mapping[str, frozenset[str]]:

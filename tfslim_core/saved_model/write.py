@@ -276,7 +276,7 @@ def _with_decoding(graph: Graph) -> Graph:
             continue
         use = use_of(graph, name)
         large = use.gathered and weight.nbytes > FOLDED_BYTES and name not in graph.interface
-        if large and weight.encoded.encoding not in encodings.ENCODINGS:
+        if large and not encodings.by_row(weight.encoded.encoding):
             weights[name] = _as_it_is(weight)  # codes: nothing unpacks a few rows of them
             continue
         edit = place(graph, names, name, weight, use, "rows" if large else "graph")
