@@ -158,8 +158,12 @@ def lossless(weight: Weight, *, compress: bool = True) -> Weight | None:
 def _parts(way: Way, compress: bool) -> Mapping[str, Weight]:
     stored = {role: in_memory(part) for role, part in way.parts.items()}
     for role in way.codes:
-        bits = max(1, int(way.parts[role].max(initial=0)).bit_length())
-        stored[role] = _smallest(way.parts[role], bits, compress)
+        codes = way.parts[role]
+        if (same := Fill().encode(codes)) is not None:
+            value = {key: in_memory(part) for key, part in same.items()}
+            stored[role] = decoded(Encoded("fill", value), _form(stored[role]))
+        else:
+            stored[role] = _smallest(codes, int(codes.max(initial=1)).bit_length(), compress)
     for role in way.values:
         stored[role] = lossless(stored[role], compress=compress) or stored[role]
     return stored

@@ -150,7 +150,7 @@ def _palette(elements: Floats, bits: int) -> _Palette:
         values[: patterns.size] = patterns.view(np.float32)
         return _Palette(values, bool((bit_patterns(_half(values)) == bit_patterns(values)).all()), patterns)
     points, counts = _points(np.sort(elements))
-    values = _codebook(points, counts, size).astype(np.float32)
+    values = np.clip(_codebook(points, counts, size), points[0], points[-1]).astype(np.float32)
     error, half_error = (_error(points, counts, some) for some in (values, _half(values)))
     return _Palette(values, half_error <= _HALF_ERROR * error)
 
@@ -179,19 +179,23 @@ def _error(points: Doubles, counts: Doubles, values: Floats) -> float:
 
 
 def _points(ordered: Floats) -> tuple[Doubles, Doubles]:
-    """Sorted elements, or the means of runs of them, and how many elements each point stands for."""
-    run = -(-ordered.size // _POINTS)
-    starts = np.arange(0, ordered.size, run)
-    counts = np.diff(starts, append=ordered.size).astype(np.float64)
+    """Sorted elements, and how many each stands for; of very many the means of runs, but for the least and largest,
+    which are far from each other.
+    """
+    size, edge = ordered.size, _POINTS // 4
+    starts = np.arange(size)
+    if size > _POINTS:
+        starts = np.concatenate([starts[:edge], starts[edge : size - edge : -(-size // (2 * edge))], starts[-edge:]])
+    counts = np.diff(starts, append=size).astype(np.float64)
     return np.add.reduceat(ordered, starts, dtype=np.float64) / counts, counts
 
 
 def _codebook(points: Doubles, counts: Doubles, size: int) -> Doubles:
     """Lloyd's method on sorted points, more than `size` of them being different; sorted values."""
-    middle = points.mean()
+    middle = points[points.size // 2]
     away = points - middle  # squares of what is far from zero would cancel badly
     number, total, squares = (np.append(0, np.cumsum(counts * some)) for some in (1, away, away * away))
-    values = _first_guess(away, size)
+    values = _first_guess(away, number, size)
     best, least = values, np.inf
     for _ in range(_ROUNDS):
         cuts = np.concatenate([[0], np.searchsorted(away, (values[1:] + values[:-1]) / 2), [away.size]])
@@ -209,9 +213,10 @@ def _codebook(points: Doubles, counts: Doubles, size: int) -> Doubles:
     return found
 
 
-def _first_guess(points: Doubles, size: int) -> Doubles:
-    """Values between quantiles, as dense as the cube root of the density."""
-    quantiles = points[np.linspace(0, points.size - 1, _QUANTILES + 1).astype(np.int64)]
+def _first_guess(points: Doubles, number: Doubles, size: int) -> Doubles:
+    """Values between quantiles, as dense as the cube root of the density. number: of elements before each point."""
+    places = np.searchsorted(number, np.linspace(0, number[-1] - 1, _QUANTILES + 1), side="right") - 1
+    quantiles = points[places]
     share = np.append(0, np.cumsum(np.diff(quantiles) ** (2 / 3)))
     found: Doubles = np.interp((np.arange(size) + 0.5) / size * share[-1], share, quantiles)
     return found
