@@ -278,7 +278,8 @@ def few_numbers():
         "ids": random.integers(0, 40_000, (200, 100)),
         "plain": normal(300, 200),
         "double": normal(300, 200).astype(np.float64),
-        "repeated": np.tile(normal(1, 200), (300, 1)),
+        "repeated": np.tile(normal(1, 300), (200, 1)),
+        "masked": np.where(random.random((300, 200)) < 0.8, 0, normal(300, 200)).astype(np.float32),
     }
 
 
@@ -309,6 +310,7 @@ def test_every_loader_decodes_what_was_stored_without_loss(of_few_numbers, tmp_p
         "plain": "bytes4",
         "double": "bytes8",
         "repeated": "zlib",
+        "masked": "sparse",
     }
     for loader in (served, in_session, in_python):
         (answer,) = loader(slim.path, [("serving_default", {"x": np.float32(1)})])
