@@ -165,6 +165,7 @@ def quantize(
     """Store a bundle's weights encoded.
 
     include, exclude: shell patterns of weight names. minimum_size: elements. placement: chosen by use unless told.
+    What the encoding leaves alone is stored smaller where nothing is lost by it; what the patterns leave out is not.
 
     Raises:
         ModelError: it is not a bundle, or the result gives NaN or infinity where there was none.

@@ -135,7 +135,9 @@ def transform(
 def quantize(
     bundle: BundleIn,
     out_: Out,
-    encoding: Annotated[str, typer.Option(help="int8 or float16.")] = "int8",
+    encoding: Annotated[
+        str, typer.Option(help="int8, int4/block32, palette4/group16, sparse8, lossless; a wrong name lists all.")
+    ] = "int8",
     include: Include = None,
     exclude: Exclude = None,
     minimum_size: MinimumSize = None,
@@ -231,7 +233,7 @@ def slim(
         Path | None, typer.Option(help="A YAML file with these options, underscores for dashes; flags win.")
     ] = None,
     encoding: Annotated[
-        str | None, typer.Option(help="int8 or float16 for every weight; without it int8 where it does no harm.")
+        str | None, typer.Option(help="For every weight, as in quantize; without it int8 where it does no harm.")
     ] = None,
     data: Data = None,
     gate: Gates = None,

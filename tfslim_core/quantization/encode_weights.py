@@ -15,6 +15,7 @@ from tfslim_core.bundle import WeightEntry
 from tfslim_core.errors import TransformError
 from tfslim_core.graph import Graph
 from tfslim_core.quantization.placements import Edit, Placement, Use, place, use_of
+from tfslim_core.quantization.scales import scales_of
 from tfslim_core.weights import Weight
 
 
@@ -39,10 +40,11 @@ class Choice:
 
 def candidates(graph: Graph, choice: Choice) -> list[str]:
     """Names of the weights that would be encoded, largest first; ties by name."""
+    scales = scales_of(graph)
     names = [
         name
         for name, weight in graph.weights.items()
-        if not _left_out(weight, name, choice) and not _objection(graph, name, choice)
+        if not _left_out(weight, name, choice) and not _objection(graph, name, choice, scales)
     ]
     return sorted(names, key=lambda name: (-graph.weights[name].nbytes, name))
 
@@ -70,6 +72,7 @@ def encode_weights(
     for pattern in choice.include:
         if not any(fnmatchcase(name, pattern) for name in graph.weights):
             raise TransformError(f"no weight is called {pattern!r}; tfslim inspect lists them")
+    scales = scales_of(graph)
     entries = []
     edits: list[Edit] = []
     names = graph.fresh_names()
@@ -77,7 +80,7 @@ def encode_weights(
         weight, use = graph.weights[name], use_of(graph, name)
         measured = (harm or {}).get(name)
         left_out = _left_out(weight, name, choice)
-        reason = left_out or _objection(graph, name, choice)
+        reason = left_out or _objection(graph, name, choice, scales)
         if not reason and name in leave:
             reason = f"{choice.encoding} would move the answers by {100 * (measured or 0):.2g} %"
         if progress is not None and not reason:
@@ -117,13 +120,15 @@ def _left_out(weight: Weight, name: str, choice: Choice) -> str:
     return f"excluded by {excluded!r}" if excluded is not None else ""
 
 
-def _objection(graph: Graph, name: str, choice: Choice) -> str:
+def _objection(graph: Graph, name: str, choice: Choice, scales: Collection[str]) -> str:
     """Why a weight is not encoded, before its value is read; or nothing."""
     weight = graph.weights[name]
     if choice.encoding == encodings.LOSSLESS:
         return ""
     if weight.dtype != np.float32:
         return f"it is {weight.dtype.name}, not float32"
+    if name in scales:
+        return "it is the scale or the codebook of an encoded weight"
     if math.prod(weight.shape) < choice.minimum_size:
         return f"it has {math.prod(weight.shape):,} elements, fewer than {choice.minimum_size:,}"
     if encodings.is_exact(choice.encoding):
