@@ -143,8 +143,8 @@ def test_many_codebooks_are_halves_where_that_is_as_near():
 @pytest.mark.parametrize("name", ["palette1", "palette4", "palette8", "palette3/group8"])
 def test_odd_values_are_coded_by_finite_ones_between_them(value, name):
     _, found = palette(value, name)
-    assert found.min() >= float(value.min()) - abs(float(value.min())) * 2**-11  # a codebook of halves
-    assert found.max() <= float(value.max()) + abs(float(value.max())) * 2**-11
+    assert float(found.min()) >= float(value.min()) - abs(float(value.min())) * 2**-11  # a codebook of halves
+    assert float(found.max()) <= float(value.max()) + abs(float(value.max())) * 2**-11
     spread = np.square(value - value.mean(dtype=np.float64)).mean()
     assert error(value, found) <= spread
     assert same_bits(palette(value, name)[1], found)

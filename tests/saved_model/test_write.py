@@ -107,9 +107,12 @@ def test_every_loader_decodes_the_bits_that_numpy_decodes(original, tmp_path, en
     assert bytes_of(slimmed(original, tmp_path / "again", quantized(encoding, placement)).path) == bytes_of(slim.path)
 
 
-@pytest.mark.parametrize("placement", [None, "load", "graph"])
-def test_a_slim_model_is_slimmed_again(original, tmp_path, placement):
-    slim = slimmed(original, tmp_path, quantized("int8", placement))
+@pytest.mark.parametrize(
+    ("encoding", "placement"),
+    [("int8", None), ("int8", "load"), ("int8", "graph"), ("palette8/group16", "rows"), ("palette8", "graph")],
+)
+def test_a_slim_model_is_slimmed_again(original, tmp_path, encoding, placement):
+    slim = slimmed(original, tmp_path, quantized(encoding, placement))
     again = slimmed(slim.path, tmp_path / "again")
     assert_alike(served(slim.path, REQUEST), served(again.path, REQUEST), rtol=0, atol=0)
     assert_serves_alike(slim.path, again.path, REQUEST)
