@@ -173,6 +173,7 @@ def quantize(
     """Store a bundle's weights encoded: all alike, in int8 unless told, or each as a budget allows.
 
     include, exclude: shell patterns of weight names. minimum_size: elements. placement: chosen by use unless told.
+    What the encoding leaves alone is stored smaller where nothing is lost by it; what the patterns leave out is not.
     budget: bounds such as "top1_agreement>=0.99" on the answers to a sample of the data, drawn by `seed`. While the
     smallest encodings are searched, OUT.search keeps what was measured, and a run that was stopped goes on from there.
 

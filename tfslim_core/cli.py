@@ -145,7 +145,7 @@ def quantize(
     out_: Out,
     encoding: Annotated[
         str | None,
-        typer.Option(help="int8 (unless told) to int2, uint8 to uint2, float16, bfloat16; int4/block64, int4/tensor."),
+        typer.Option(help="int8 unless told; int4/block32, palette4, sparse8, lossless …; a wrong name lists all."),
     ] = None,
     budget: Budgets = None,
     data: Data = None,
@@ -265,7 +265,7 @@ def slim(
         Path | None, typer.Option(help="A YAML file with these options, underscores for dashes; flags win.")
     ] = None,
     encoding: Annotated[
-        str | None, typer.Option(help="int8 or float16 for every weight; without it int8 where it does no harm.")
+        str | None, typer.Option(help="For every weight, as in quantize; without it int8 where it does no harm.")
     ] = None,
     data: Data = None,
     gate: Gates = None,

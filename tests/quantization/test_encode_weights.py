@@ -6,7 +6,9 @@ import tensorflow as tf
 
 from tests.graphs import assert_same_interface, building, run, view
 from tfslim_core.errors import TransformError
+from tfslim_core.quantization import placements
 from tfslim_core.quantization.encode_weights import Choice, candidates, encode_weights
+from tfslim_core.weights import in_memory
 
 v1 = tf.compat.v1
 
@@ -53,7 +55,7 @@ FEEDS = {"x:0": normal(4, 100, seed=3), "ids:0": np.array([0, 199, 3], np.int32)
 
 
 def test_what_is_worth_it_is_encoded_and_the_rest_says_why(graph):
-    changed, entries = encode_weights(graph, Choice())
+    changed, entries = encode_weights(graph, Choice(lossless=False))
     assert_same_interface(graph, changed)
     found = {entry.name: entry for entry in entries}
     assert "ints" not in found
@@ -86,7 +88,8 @@ def test_largest_first_and_the_same_every_time(graph):
 
 
 def encoded_names(graph, **choice):
-    return {entry.name for entry in encode_weights(graph, Choice(**choice))[1] if entry.placement != "none"}
+    entries = encode_weights(graph, Choice(lossless=False, **choice))[1]
+    return {entry.name for entry in entries if entry.placement != "none"}
 
 
 def test_names_are_included_and_excluded_by_pattern(graph):
@@ -101,7 +104,7 @@ def test_names_are_included_and_excluded_by_pattern(graph):
 
 
 def test_what_harms_is_left(graph):
-    _, entries = encode_weights(graph, Choice(), harm={"dense": 0.5}, leave=["dense"])
+    _, entries = encode_weights(graph, Choice(lossless=False), harm={"dense": 0.5}, leave=["dense"])
     (dense,) = (entry for entry in entries if entry.name == "dense")
     assert (dense.placement, dense.harm) == ("none", 0.5)
     assert "50 %" in dense.reason
@@ -123,3 +126,90 @@ def test_a_placement_that_is_asked_for_is_taken_where_it_is_possible(graph, plac
     assert found["table"] == placement
     assert found["dense"] == ("load" if placement == "rows" else placement)
     np.testing.assert_allclose(run(changed, FEEDS)[1], normal(200, 30)[FEEDS["ids:0"]], atol=0.02)
+
+
+def by_name(entries):
+    return {entry.name: entry for entry in entries}
+
+
+def test_what_is_left_alone_is_stored_smaller_where_nothing_is_lost(graph):
+    changed, entries = encode_weights(graph, Choice(), leave=["dense"])
+    assert_same_interface(graph, changed)
+    found = by_name(entries)
+    kinds = {name: entry.encoding for name, entry in found.items() if entry.encoding not in ("int8", "float32")}
+    assert kinds == {"ints": "range", "double": "bytes8", "dense": "bytes4"}
+    assert found["ints"].reason == "it is int32, not float32; nothing is lost as it is stored"
+    assert "move the answers" in found["dense"].reason
+    for name in kinds:
+        entry = found[name]
+        assert entry.bytes_after <= min(0.95 * entry.bytes_before, entry.bytes_before - 1024)
+        assert entry.placement in ("graph", "load")
+    before, after = run(graph, FEEDS), run(_decoded(changed), FEEDS)
+    for number in (4, 7):  # double and ints
+        assert after[number].tobytes() == before[number].tobytes()
+
+
+def test_nan_is_stored_once_too():
+    with building() as built:
+        x = v1.placeholder(tf.float32, [None, 100], name="x")
+        outputs = [tf.matmul(x, tf.constant(np.full((100, 200), np.nan, np.float32), name="w"))]
+    changed, (entry,) = encode_weights(view(built, [x], outputs), Choice())
+    assert (entry.encoding, entry.bytes_after) == ("fill", 4)
+    assert entry.reason == "it holds NaN or infinity; nothing is lost as it is stored"
+    assert np.isnan(changed.value("w")).all()
+
+
+def _decoded(graph):
+    """The graph with weights that are decoded at load as constants again."""
+    return graph.replace(weights={name: in_memory(weight.read()) for name, weight in graph.weights.items()})
+
+
+def test_with_no_loss_asked_for_every_answer_is_the_same(graph):
+    changed, entries = encode_weights(graph, Choice("lossless"))
+    assert_same_interface(graph, changed)
+    found = by_name(entries)
+    assert found["zeros"].encoding == "fill"
+    assert found["zeros"].bytes_after == 4
+    assert found["dense"].encoding == "bytes4"
+    assert found["ints"].encoding == "range"
+    assert "smaller without loss" in found["small"].reason
+    stored = sum(weight.stored_bytes for weight in changed.weights.values())
+    assert stored < 0.87 * sum(weight.nbytes for weight in graph.weights.values())
+    for wanted, got in zip(run(graph, FEEDS), run(_decoded(changed), FEEDS), strict=True):
+        assert got.tobytes() == wanted.tobytes()
+
+
+def test_what_a_pattern_leaves_out_is_left_as_it_is(graph):
+    for choice in (Choice(exclude=["i*", "double"]), Choice("lossless", exclude=["i*", "double"])):
+        changed, entries = encode_weights(graph, choice)
+        assert by_name(entries)["double"].reason == "excluded by 'double'"
+        assert changed.weights["ints"] is graph.weights["ints"]
+        assert changed.weights["double"] is graph.weights["double"]
+    changed, _ = encode_weights(graph, Choice(include=["dense"]))
+    assert changed.weights["ints"] is graph.weights["ints"]
+
+
+def test_sparse_weights_are_never_decoded_by_the_row():
+    with building() as built:
+        ids = v1.placeholder(tf.int32, [None], name="ids")
+        value = np.where(np.arange(8000).reshape(800, 10) % 9, 0, normal(800, 10)).astype(np.float32)
+        outputs = [tf.gather(tf.constant(value, name="table"), ids)]
+    graph = view(built, [ids], outputs)
+    for encoding in ("sparse", "sparse8", "lossless"):
+        changed, (entry,) = encode_weights(graph, Choice(encoding, placement="rows"))
+        assert (entry.placement, entry.encoding) == ("graph", encoding.replace("lossless", "sparse"))
+        (found,) = run(_decoded(changed), {"ids:0": np.array([0, 9, 3], np.int32)})
+        np.testing.assert_allclose(found, value[[0, 9, 3]], atol=0 if encoding != "sparse8" else 0.02)
+
+
+def test_a_large_table_of_few_values_stays_codes(monkeypatch):
+    monkeypatch.setattr(placements, "ROWS_BYTES", 16_000)
+    with building() as built:
+        ids = v1.placeholder(tf.int32, [None], name="ids")
+        value = np.random.default_rng(0).integers(1, 9, (800, 10))
+        outputs = [tf.gather(tf.constant(value, name="table"), ids)]
+    graph = view(built, [ids], outputs)
+    changed, (entry,) = encode_weights(graph, Choice())
+    assert (entry.placement, entry.encoding) == ("rows", "lookup")
+    (found,) = run(_decoded(changed), {"ids:0": np.array([0, 799, 3], np.int32)})
+    assert found.tolist() == value[[0, 799, 3]].tolist()

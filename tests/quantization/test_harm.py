@@ -182,3 +182,8 @@ def test_a_spectral_front_end_is_left():
     assert filters <= harm.leave
     assert harm.leave < harm.alone.keys()
     assert max(harm.alone[name] for name in filters) > 0.05
+
+
+def test_what_loses_nothing_is_not_tried():
+    for encoding in ("lossless", "sparse"):
+        assert measure_harm(None, Choice(encoding), [None]) == NO_HARM

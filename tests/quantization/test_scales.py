@@ -1,10 +1,14 @@
 """Which constants are scales that codes in the graph are multiplied with."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tests.graphs import building, view
+from tfslim_core.graph import Graph
+from tfslim_core.quantization.encode_weights import Choice, encode_weights
 from tfslim_core.quantization.scales import scales_of
+from tfslim_core.saved_model import write
 
 v1 = tf.compat.v1
 
@@ -20,3 +24,32 @@ def test_scales_are_what_multiplies_constant_codes():
         tf.cast(image, tf.float32) * tf.constant(np.ones(4, np.float32), name="of_pixels")
         tf.cast(codes, tf.float32) * tf.reduce_sum(tf.cast(image, tf.float32))
     assert scales_of(view(g, [image, ids])) == {"whole", "by_row"}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "role"),
+    [
+        ("int8", "scale"),
+        ("int4/block32", "scale"),
+        ("uint8", "scale"),
+        ("uint5/block32", "scale"),
+        ("palette8", "codebook"),
+        ("palette6/group8", "codebook"),
+    ],
+)
+@pytest.mark.parametrize("reader", ["matmul", "gather"])
+def test_those_of_weights_that_a_plain_graph_decodes_are_found(encoding, role, reader, monkeypatch):
+    monkeypatch.setattr(write, "FOLDED_BYTES", 1000 if reader == "gather" else 10**9)
+    value = np.random.default_rng(0).standard_t(3, (320, 256)).astype(np.float32)
+    with building() as g:
+        x = v1.placeholder(tf.float32, [None, 320], "x")
+        ids = v1.placeholder(tf.int32, [None], "ids")
+        w = tf.constant(value, name="w")
+        outputs = [tf.matmul(x, w) if reader == "matmul" else tf.gather(w, ids)]
+    stored, _ = encode_weights(view(g, [x, ids], outputs), Choice(encoding, placement="load"))
+    plain = Graph.of(write.with_values(stored), stored.inputs, stored.outputs)
+    found = {name for name in scales_of(plain) if plain.nodes[name].op == "Const"}
+    assert {name.rpartition("/")[2] for name in found} - {"zero_point"} == {role}
+    again, entries = encode_weights(plain, Choice("int8", minimum_size=1, lossless=False))
+    assert {entry.name for entry in entries if entry.placement != "none"} <= set()
+    assert again.weights.keys() == plain.weights.keys()

@@ -107,9 +107,12 @@ def test_every_loader_decodes_the_bits_that_numpy_decodes(original, tmp_path, en
     assert bytes_of(slimmed(original, tmp_path / "again", quantized(encoding, placement)).path) == bytes_of(slim.path)
 
 
-@pytest.mark.parametrize("placement", [None, "load", "graph"])
-def test_a_slim_model_is_slimmed_again(original, tmp_path, placement):
-    slim = slimmed(original, tmp_path, quantized("int8", placement))
+@pytest.mark.parametrize(
+    ("encoding", "placement"),
+    [("int8", None), ("int8", "load"), ("int8", "graph"), ("palette8/group16", "rows"), ("palette8", "graph")],
+)
+def test_a_slim_model_is_slimmed_again(original, tmp_path, encoding, placement):
+    slim = slimmed(original, tmp_path, quantized(encoding, placement))
     again = slimmed(slim.path, tmp_path / "again")
     assert_alike(served(slim.path, REQUEST), served(again.path, REQUEST), rtol=0, atol=0)
     assert_serves_alike(slim.path, again.path, REQUEST)
@@ -262,3 +265,83 @@ def test_weights_of_a_bundle_that_cannot_be_read_are_told(original, tmp_path):
         write_saved_model(bundle, tmp_path / "out")
     assert not (tmp_path / "out/saved_model.pb").exists()
     assert slim.path.exists()
+
+
+def few_numbers():
+    """A weight for each way of storing one without loss, and one of each kind that palettes and masks are for."""
+    random = np.random.default_rng(7)
+    pruned = np.where(random.random((300, 200)) < 0.9, 0, random.normal(size=(300, 200))).astype(np.float32)
+    pruned[0, :3] = -0.0, np.nan, np.inf
+    return {
+        "filled": np.full((300, 200), np.nan, np.float32),
+        "counted": np.arange(20_000, dtype=np.int64).reshape(100, 200) * 3 - 7,
+        "few": random.choice(normal(9), (300, 200)),
+        "flags": random.random((300, 200)) < 0.3,
+        "pruned": pruned,
+        "ids": random.integers(0, 40_000, (200, 100)),
+        "plain": normal(300, 200),
+        "double": normal(300, 200).astype(np.float64),
+        "repeated": np.tile(normal(1, 300), (200, 1)),
+        "masked": np.where(random.random((300, 200)) < 0.8, 0, normal(300, 200)).astype(np.float32),
+    }
+
+
+@pytest.fixture(scope="module")
+def of_few_numbers(tmp_path_factory):
+    def made():
+        x = tf1.placeholder(tf.float32, [], name="x")
+        outputs = {}
+        for name, value in few_numbers().items():
+            weight = tf1.get_variable(name, initializer=value, use_resource=True)
+            outputs[name] = tf.where(x > 0, weight, tf.zeros_like(weight))
+        return {"serving_default": ({"x": x}, outputs)}
+
+    return save_v1(tmp_path_factory.mktemp("few") / "m", made)
+
+
+@pytest.mark.parametrize("placement", ["load", "graph"])
+def test_every_loader_decodes_what_was_stored_without_loss(of_few_numbers, tmp_path, placement):
+    slim = slimmed(of_few_numbers, tmp_path, quantized("lossless", placement))
+    assert interface(slim.path) == interface(of_few_numbers)
+    assert {entry.name: entry.encoding for entry in slim.bundle.manifest.weights} == {
+        "filled": "fill",
+        "counted": "range",
+        "few": "lookup",
+        "flags": "lookup",
+        "pruned": "sparse",
+        "ids": "bytes8",
+        "plain": "bytes4",
+        "double": "bytes8",
+        "repeated": "zlib",
+        "masked": "sparse",
+    }
+    for loader in (served, in_session, in_python):
+        (answer,) = loader(slim.path, [("serving_default", {"x": np.float32(1)})])
+        for name, value in few_numbers().items():
+            assert answer[name].tobytes() == value.tobytes(), name
+    sizes = [sum(map(len, bytes_of(path).values())) for path in (of_few_numbers, slim.path)]
+    assert sizes[1] < 0.42 * sizes[0]
+
+
+@pytest.mark.parametrize("encoding", ["palette4", "palette8/group16", "palette3/tensor", "sparse8", "sparse16"])
+def test_every_loader_decodes_palettes_and_masks(of_few_numbers, tmp_path, encoding):
+    slim = slimmed(of_few_numbers, tmp_path, quantized(encoding))
+    entries = {entry.name: entry.encoding for entry in slim.bundle.manifest.weights}
+    taken = [name for name, kind in entries.items() if kind == encoding.partition("/")[0]]
+    assert taken
+    assert entries["filled"] == "fill"
+    for loader in (served, in_session, in_python):
+        (answer,) = loader(slim.path, [("serving_default", {"x": np.float32(1)})])
+        for name, value in few_numbers().items():
+            wanted = slim.bundle.graph.value(name) if name in taken else value
+            assert answer[name].tobytes() == wanted.tobytes(), name
+
+
+@pytest.mark.parametrize("encoding", ["palette4", "palette3/group10"])
+def test_rows_of_a_table_of_palettes_are_decoded(original, tmp_path, encoding):
+    slim = slimmed(original, tmp_path, quantized(encoding, "rows"))
+    table = encodings.encoded(in_memory(normal(500, 40, seed=1)), encoding, encodings.Sharing((1,))).read()
+    assert "table" not in slim.bundle.graph.weights
+    for loader in (served, in_session, in_python):
+        (answer,) = loader(slim.path, REQUEST)
+        assert answer["rows"].tobytes() == table[IDS].tobytes()

@@ -1,7 +1,8 @@
 """How weights are stored: NumPy encoders, and the few stock TensorFlow ops that decode to the same bits.
 
-An encoding turns a float array into parts (codes, a scale) and back. The parts are arrays like any other and may be
-stored in a scheme themselves: codes of 4 bits are packed, two to a byte, or compressed, whichever is smaller.
+An encoding turns a float array into parts (codes, a scale) and back; what loses nothing takes any dtype. The parts are
+arrays like any other and may be stored in a scheme themselves: codes of 4 bits are packed, two to a byte, or
+compressed, whichever is smaller.
 
     w: float32 <- int4 { scale: float16,  codes: int8 <- bits4 { plane4: uint8 } }
 
@@ -16,11 +17,16 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from tfslim_core.encodings.byte_planes import BytePlanes
 from tfslim_core.encodings.casts import Casts
 from tfslim_core.encodings.compressed import Compressed, entropy
+from tfslim_core.encodings.constants import Fill, Lookup, Range
 from tfslim_core.encodings.integers import Integers
+from tfslim_core.encodings.lossless import Way, ways
 from tfslim_core.encodings.packed_bits import PackedBits
+from tfslim_core.encodings.palettes import Palettes
 from tfslim_core.encodings.scheme import Encoding, Form, Nodes, NotEncodableError, Part, Scheme, Sharing
+from tfslim_core.encodings.sparse import Sparse
 from tfslim_core.encodings.zigzag import Zigzag
 from tfslim_core.errors import ModelError, TransformError, nearest
 from tfslim_core.graph import Input, NameMaker
@@ -31,30 +37,75 @@ ENCODINGS: Mapping[str, Encoding] = {
     "bfloat16": Casts("bfloat16"),
     **{f"int{bits}": Integers(bits) for bits in (*range(8, 1, -1), *range(9, 13))},
     **{f"uint{bits}": Integers(bits, affine=True) for bits in range(8, 1, -1)},
+    **{f"palette{bits}": Palettes(bits) for bits in range(8, 0, -1)},
+    "sparse": Sparse(),
+    "sparse16": Sparse("float16"),
+    "sparse8": Sparse("int8"),
 }
+LOSSLESS = "lossless"  # what a user may name besides: the smallest of the ways in which nothing is lost
 _STORAGE: Mapping[str, Scheme] = {
     "zlib": Compressed(),
     "zigzag": Zigzag(),
     **{f"bits{bits}": PackedBits(bits) for bits in range(1, 8)},
+    "fill": Fill(),
+    "range": Range(),
+    "lookup": Lookup(),
+    **{f"bytes{count}": BytePlanes(count) for count in (2, 4, 8)},
 }
 _COMPRESSED_SHARE = 0.95  # of the bytes without; compressing less is not worth the time at load
 _LEAST_COMPRESSED = 8 * 1024  # bytes; the nodes that open it weigh about 300
+_LEAST_SAVED = 1024  # bytes; what is stored without loss weighs up to as much in nodes
 
-__all__ = ["ENCODINGS", "NotEncodableError", "Sharing", "decoded", "decoding", "encoded", "named"]
+__all__ = [
+    "ENCODINGS",
+    "LOSSLESS",
+    "NotEncodableError",
+    "Sharing",
+    "by_row",
+    "decoded",
+    "decoding",
+    "decoding_rows",
+    "encoded",
+    "is_exact",
+    "lossless",
+    "named",
+]
 
 
-def named(text: str) -> tuple[Encoding, str]:
-    """The encoding that a user names, and how its scales are shared: "int4", "int4/block32", "uint8/tensor".
+def named(text: str) -> tuple[str, str]:
+    """The name of an encoding that a user gives, and how its scales or codebooks are shared: "int4", "int4/block32",
+    "uint8/tensor", "palette4/group16", "lossless".
 
     Raises:
         TransformError: there is none; the nearest is suggested.
     """
     name, slash, sharing = text.partition("/")
-    if name not in ENCODINGS:
-        raise TransformError(f"no encoding {name!r}{nearest(name, ENCODINGS)} (there are: {', '.join(ENCODINGS)})")
-    if slash and not (sharing in ("tensor", "channel") or re.fullmatch(r"block[1-9]\d{0,5}", sharing)):
-        raise TransformError(f"no sharing of scales {sharing!r} in {text!r}; there are /tensor, /channel and /blockN")
-    return ENCODINGS[name], sharing
+    if name not in ENCODINGS and name != LOSSLESS:
+        known = (*ENCODINGS, LOSSLESS)
+        raise TransformError(f"no encoding {name!r}{nearest(name, known)} (there are: {', '.join(known)})")
+    sharings = ENCODINGS[name].sharings if name in ENCODINGS else ()
+    if slash and not any(re.fullmatch(one.replace("N", r"[1-9]\d{0,5}"), sharing) for one in sharings):
+        what = "codebooks" if name.startswith("palette") else "scales"
+        there = f"there are {', '.join(f'/{one}' for one in sharings)}" if sharings else f"{name} has none"
+        raise TransformError(f"no sharing of {what} {sharing!r} in {text!r}; {there}")
+    return name, sharing
+
+
+def is_exact(text: str) -> bool:
+    """Whether the encoding that a user names loses nothing.
+
+    Raises:
+        TransformError: there is none.
+    """
+    name, _ = named(text)
+    return name == LOSSLESS or ENCODINGS[name].exact
+
+
+def by_row(name: str) -> frozenset[str]:
+    """Of a weight that is stored as `name`, the parts that have a row for each of its own, from which rows of it can be
+    decoded; none where only the whole can.
+    """
+    return _scheme(name).by_row
 
 
 def encoded(weight: Weight, name: str, sharing: Sharing, *, compress: bool = True) -> Weight:
@@ -63,20 +114,61 @@ def encoded(weight: Weight, name: str, sharing: Sharing, *, compress: bool = Tru
     compress: codes are compressed where that pays.
 
     Raises:
-        NotEncodableError: it is not float32, holds NaN or infinity, or values that the encoding cannot hold.
+        NotEncodableError: it is not float32, holds NaN or infinity, or values that the encoding cannot hold; or it is
+            no smaller when nothing may be lost.
         TransformError: there is no such encoding.
     """
+    base, how = named(name)
+    if base == LOSSLESS:
+        found = lossless(weight, compress=compress)
+        if found is None:
+            raise NotEncodableError("it would not be smaller without loss")
+        return found
     if weight.dtype != np.float32:
         raise NotEncodableError(f"it is {weight.dtype.name}, not float32")
-    encoding, how = named(name)
+    encoding = ENCODINGS[base]
     value = np.asarray(weight.read(), np.float32)
     # NaN and infinity come through a minimum or a maximum; a whole array of booleans would not be small.
-    if not np.isfinite(value.min(initial=0)) or not np.isfinite(value.max(initial=0)):
+    finite = np.isfinite(value.min(initial=0)) and np.isfinite(value.max(initial=0))
+    if not finite and not encoding.exact:
         raise NotEncodableError("it holds NaN or infinity")
     parts = encoding.encode(value, _shared_as_told(sharing, how, value.ndim))
     stored = {role: in_memory(part) for role, part in parts.items()}
     stored["codes"] = _smallest(parts["codes"], encoding.bits, compress)
-    return decoded(Encoded(name.partition("/")[0], stored), Form(weight.dtype, weight.shape))
+    if isinstance(encoding, Sparse) and encoding.stored_as:
+        stored["values"] = encoded(stored["values"], encoding.stored_as, Sharing((0,)), compress=compress)
+    return decoded(Encoded(base, stored), _form(weight))
+
+
+def lossless(weight: Weight, *, compress: bool = True) -> Weight | None:
+    """The weight, of any dtype, stored in the fewest bytes from which it comes back bit for bit; its value is read now.
+
+    None where that saves less than a twentieth of its bytes, or less than 1 KiB.
+    """
+    most = min(_COMPRESSED_SHARE * weight.nbytes, weight.nbytes - _LEAST_SAVED)
+    if most <= 0 or weight.dtype == object or weight.encoded is not None:
+        return None
+    found = [
+        decoded(Encoded(way.scheme, _parts(way, compress)), _form(weight))
+        for way in ways(weight.read())
+        if compress or way.scheme != "zlib"
+    ]
+    best = min(found, key=lambda one: one.stored_bytes, default=None)
+    return best if best is not None and best.stored_bytes <= most else None
+
+
+def _parts(way: Way, compress: bool) -> Mapping[str, Weight]:
+    stored = {role: in_memory(part) for role, part in way.parts.items()}
+    for role in way.codes:
+        codes = way.parts[role]
+        if (same := Fill().encode(codes)) is not None:
+            value = {key: in_memory(part) for key, part in same.items()}
+            stored[role] = decoded(Encoded("fill", value), _form(stored[role]))
+        else:
+            stored[role] = _smallest(codes, int(codes.max(initial=1)).bit_length(), compress)
+    for role in way.values:
+        stored[role] = lossless(stored[role], compress=compress) or stored[role]
+    return stored
 
 
 def decoded(stored: Encoded, form: Form) -> Weight:
@@ -126,6 +218,14 @@ def footprint(weight: Weight) -> int:
     return weight.stored_bytes + sum(int(node.ByteSize()) for node in nodes.made)
 
 
+def decoding_rows(nodes: Nodes, name: str, parts: Mapping[str, Part], form: Form) -> Input:
+    """Add the nodes that decode rows of what is stored as `name` in the scheme's parts, which are rows of theirs.
+
+    form: of the whole.
+    """
+    return _scheme(name).decoding_ops(nodes, parts, form)
+
+
 def leaves(stored: Encoded, roles: tuple[str, ...] = ()) -> Mapping[tuple[str, ...], Weight]:
     """What is stored as it is, by the roles that lead to it."""
     found: dict[tuple[str, ...], Weight] = {}
@@ -148,6 +248,8 @@ def _form(weight: Weight) -> Form:
 def _shared_as_told(sharing: Sharing, how: str, rank: int) -> Sharing:
     if how == "tensor":
         return Sharing(tuple(range(rank)))
+    if how.startswith("group"):
+        return Sharing(sharing.axes, group=int(how.removeprefix("group")))
     return Sharing(sharing.axes, int(how.removeprefix("block")) if how.startswith("block") else sharing.block)
 
 

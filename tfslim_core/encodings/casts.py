@@ -19,6 +19,9 @@ class Casts:
 
     dtype: str
     bits: int = 16
+    exact: bool = False
+    by_row = frozenset({"codes"})
+    sharings = ("tensor", "channel", "blockN")  # which make no difference
 
     @property
     def roles(self) -> Mapping[str, frozenset[str]]:

@@ -20,12 +20,15 @@ from tfslim_core.graph import Input
 from tfslim_core.weights import Array
 
 CHUNK_BYTES = 1 << 20
+_LEVEL = 6  # the highest takes twenty times as long to find repetitions in what is mostly zeros, two seconds a chunk
 _STRATEGIES = (zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE, zlib.Z_DEFAULT_STRATEGY)
 
 
 @dataclass(frozen=True)
 class Compressed:
     """Numbers as strings: each the same count of numbers, the last padded by zeros."""
+
+    by_row = frozenset[str]()
 
     @property
     def roles(self) -> Mapping[str, frozenset[str]]:
@@ -90,7 +93,7 @@ def _chunks(data: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _deflated(data: bytes, strategy: int) -> bytes:
-    writer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, 9, strategy)
+    writer = zlib.compressobj(_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS, 9, strategy)
     return writer.compress(data) + writer.flush()
 
 

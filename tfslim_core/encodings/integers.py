@@ -3,10 +3,10 @@
 `int4` is symmetric: codes are -7..7, zero is code 0. `uint4` is affine: codes are 0..15, and the zero point is one of
 them, so that zero is exact here too. Elements share a scale along axes or in blocks (see `Sharing`).
 
-8 bits and more: scale = max |value| / (2^(bits - 1) - 1). More than 8 are for one scale shared by all elements and codes
-that are compressed: a small step for all, which outliers do not make longer. Fewer bits: the scale, no longer than
-that, with the least squared error; a few values are clipped for it (Banner et al., arXiv 1810.05723, choose theirs the
-same way under a model of the values).
+8 bits and more: scale = max |value| / (2^(bits - 1) - 1). More than 8 are for one scale shared by all elements, and for
+codes that are compressed: a small step for all, which outliers do not make longer. Fewer bits: the scale, no longer
+than that, with the least squared error; a few values are clipped for it (Banner et al., arXiv 1810.05723, choose theirs
+the same way under a model of the values).
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ class Integers:
 
     bits: int
     affine: bool = False
+    exact: bool = False
+    by_row = frozenset({"codes", "scale", "zero_point"})
+    sharings = ("tensor", "channel", "blockN")
 
     @property
     def roles(self) -> Mapping[str, frozenset[str]]:

@@ -29,6 +29,7 @@ class PackedBits:
     """Codes of `bits` bits, int8 or uint8."""
 
     bits: int
+    by_row = frozenset[str]()
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -30,15 +30,17 @@ class Form:
 
 @dataclass(frozen=True)
 class Sharing:
-    """Which elements share a scale (and a zero point).
+    """Which elements share a scale (and a zero point), or a codebook.
 
     axes: those that a scale is shared along. block: so many elements along the last of the axes share one; 0: all do.
     A block that does not divide the axis is taken as its largest divisor below; one of less than half the block is not,
-    and the whole axis shares a scale.
+    and the whole axis shares a scale. group: so many positions of the last axis, or some fewer so that all groups are
+    nearly alike, share a codebook; 0: all do.
     """
 
     axes: tuple[int, ...]
     block: int = 0
+    group: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,15 @@ class Nodes:
 class Scheme(Protocol):
     """How an array is decoded from its parts.
 
-    roles: the parts, and the dtypes that each may have ("object": strings).
+    roles: the parts, and the dtypes that each may have ("object": strings). by_row: those whose first axis is the
+    array's, or is 1 where all rows share it, so that rows of them decode to rows of it; without any, only the whole can
+    be decoded.
     """
+
+    @property
+    def by_row(self) -> frozenset[str]:
+        """Parts that have a row for each of the array's."""
+        ...
 
     @property
     def roles(self) -> Mapping[str, frozenset[str]]:
@@ -114,11 +123,25 @@ class Scheme(Protocol):
 
 
 class Encoding(Scheme, Protocol):
-    """A scheme that float32 weights can be stored in."""
+    """A scheme that float32 weights can be stored in.
+
+    exact: every value comes back bit for bit, NaN and infinity too. sharings: what a user may write after a slash,
+    "block" and "group" with a number.
+    """
 
     @property
     def bits(self) -> int:
         """Bits per element, without scales and codebooks and before any compression."""
+        ...
+
+    @property
+    def exact(self) -> bool:
+        """Whether every value survives."""
+        ...
+
+    @property
+    def sharings(self) -> tuple[str, ...]:
+        """How scales or codebooks may be shared."""
         ...
 
     def encode(self, value: Floats, sharing: Sharing) -> Mapping[str, Array]:

@@ -22,6 +22,8 @@ from tfslim_core.weights import Array
 class Zigzag:
     """int16 codes."""
 
+    by_row = frozenset[str]()
+
     @property
     def roles(self) -> Mapping[str, frozenset[str]]:
         """The two planes."""

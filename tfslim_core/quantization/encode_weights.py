@@ -15,6 +15,7 @@ from tfslim_core.bundle import WeightEntry
 from tfslim_core.errors import TransformError
 from tfslim_core.graph import Graph
 from tfslim_core.quantization.placements import Edit, Placement, Use, place, use_of
+from tfslim_core.quantization.scales import scales_of
 from tfslim_core.weights import Weight
 
 
@@ -25,6 +26,8 @@ class Choice:
     include, exclude: shell patterns of node names; all are included unless told. minimum_size: elements.
     placement: where to decode every weight that can be decoded there; by its use unless told. compress: where it pays.
     plan: weight -> encoding for those that a search has decided; "" leaves one as it is. Others get `encoding`.
+    lossless: what the encoding leaves alone (integers, vectors, what it would harm) is stored in fewer bytes where that
+    is possible without loss; what `include` and `exclude` leave out is left as it is.
     """
 
     encoding: str = "int8"
@@ -34,11 +37,17 @@ class Choice:
     placement: Placement | None = None
     compress: bool = True
     plan: Mapping[str, str] = field(default_factory=dict)
+    lossless: bool = True
 
 
 def candidates(graph: Graph, choice: Choice) -> list[str]:
     """Names of the weights that would be encoded, largest first; ties by name."""
-    names = [name for name in graph.weights if not _objection(graph, name, choice)]
+    scales = scales_of(graph)
+    names = [
+        name
+        for name, weight in graph.weights.items()
+        if not _left_out(weight, name, choice) and not _objection(graph, name, choice, scales)
+    ]
     return sorted(names, key=lambda name: (-graph.weights[name].nbytes, name))
 
 
@@ -56,7 +65,7 @@ def encode_weights(
     One weight's value is in memory at a time.
 
     Returns:
-        The graph, and an entry for every float weight, encoded or not.
+        The graph, and an entry for every weight that is encoded, and for every float weight that is not.
 
     Raises:
         TransformError: there is no such encoding, or no weight has a name that `include` asks for.
@@ -65,34 +74,37 @@ def encode_weights(
     for pattern in choice.include:
         if not any(fnmatchcase(name, pattern) for name in graph.weights):
             raise TransformError(f"no weight is called {pattern!r}; tfslim inspect lists them")
+    scales = scales_of(graph)
     entries = []
     edits: list[Edit] = []
     names = graph.fresh_names()
     for name in sorted(graph.weights, key=lambda name: (-graph.weights[name].nbytes, name)):
-        weight = graph.weights[name]
-        if not np.issubdtype(weight.dtype, np.floating):
-            continue
-        reason = _objection(graph, name, choice)
+        weight, use = graph.weights[name], use_of(graph, name)
         measured = (harm or {}).get(name)
+        left_out = _left_out(weight, name, choice)
+        reason = left_out or _objection(graph, name, choice, scales)
         if not reason and name in leave:
             reason = f"{choice.encoding} would move the answers by {100 * (measured or 0):.2g} %"
         encoding = choice.plan.get(name, choice.encoding)
         if not reason and not encoding:
             reason = "the search within the budget left it as it is"
-        if reason:
-            entries.append(_left(name, weight, reason, measured))
-            continue
-        if progress is not None:
+        if progress is not None and not reason:
             progress(name)
-        use = use_of(graph, name)
-        placement = _placement(use, choice)
-        try:
-            stored = encodings.encoded(weight, encoding, encodings.Sharing(use.axes), compress=choice.compress)
-        except encodings.NotEncodableError as error:
-            entries.append(_left(name, weight, str(error), measured))
-            continue
-        edits.append(place(graph, names, name, stored, use, placement))
-        entries.append(_stored(name, weight, stored, placement, use, measured))
+        stored: Weight | None = None
+        if not reason:
+            try:
+                stored = encodings.encoded(weight, encoding, encodings.Sharing(use.axes), compress=choice.compress)
+            except encodings.NotEncodableError as error:
+                reason = str(error)
+        if stored is None and choice.lossless and not left_out:
+            stored = encodings.lossless(weight, compress=choice.compress)
+        if stored is not None:
+            placement = _placement(use, choice, stored, name in graph.interface)
+            edits.append(place(graph, names, name, stored, use, placement))
+            why = f"{reason}; nothing is lost as it is stored" if reason else use.reason
+            entries.append(_stored(name, weight, stored, placement, why, measured))
+        elif np.issubdtype(weight.dtype, np.floating):
+            entries.append(_left(name, weight, reason, measured))
     changed = graph.replace(
         chain.from_iterable(edit.nodes for edit in edits),
         drop=chain.from_iterable(edit.drop for edit in edits),
@@ -101,20 +113,29 @@ def encode_weights(
     return changed, entries
 
 
-def _objection(graph: Graph, name: str, choice: Choice) -> str:
-    """Why a weight is left alone, before its value is read; or nothing."""
-    weight = graph.weights[name]
+def _left_out(weight: Weight, name: str, choice: Choice) -> str:
+    """Why nothing is done to a weight; or nothing."""
     if weight.encoded is not None:
         return f"it is stored as {weight.encoded.encoding} already"
-    if weight.dtype != np.float32:
-        return f"it is {weight.dtype.name}, not float32"
     if choice.include and not any(fnmatchcase(name, pattern) for pattern in choice.include):
         return "not asked for"
     excluded = next((pattern for pattern in choice.exclude if fnmatchcase(name, pattern)), None)
-    if excluded is not None:
-        return f"excluded by {excluded!r}"
+    return f"excluded by {excluded!r}" if excluded is not None else ""
+
+
+def _objection(graph: Graph, name: str, choice: Choice, scales: Collection[str]) -> str:
+    """Why a weight is not encoded, before its value is read; or nothing."""
+    weight = graph.weights[name]
+    if choice.encoding == encodings.LOSSLESS:
+        return ""
+    if weight.dtype != np.float32:
+        return f"it is {weight.dtype.name}, not float32"
+    if name in scales:
+        return "it is the scale or the codebook of an encoded weight"
     if math.prod(weight.shape) < choice.minimum_size:
         return f"it has {math.prod(weight.shape):,} elements, fewer than {choice.minimum_size:,}"
+    if encodings.is_exact(choice.encoding):
+        return ""
     if name in graph.interface:
         return "it is an output"
     if len(weight.shape) < 2 and not use_of(graph, name).gathered:
@@ -122,10 +143,15 @@ def _objection(graph: Graph, name: str, choice: Choice) -> str:
     return ""
 
 
-def _placement(use: Use, choice: Choice) -> Placement:
-    if choice.placement is None or (choice.placement == "rows" and not use.gathered):
+def _placement(use: Use, choice: Choice, stored: Weight, is_output: bool) -> Placement:
+    assert stored.encoded is not None
+    rows = use.gathered and not is_output and encodings.by_row(stored.encoded.encoding)
+    placement = choice.placement or use.placement
+    if placement != "rows" or rows:
+        return placement
+    if use.placement != "rows":
         return use.placement
-    return choice.placement
+    return "load"
 
 
 def _left(name: str, weight: Weight, reason: str, harm: float | None) -> WeightEntry:
@@ -143,7 +169,7 @@ def _left(name: str, weight: Weight, reason: str, harm: float | None) -> WeightE
 
 
 def _stored(
-    name: str, weight: Weight, stored: Weight, placement: Placement, use: Use, harm: float | None
+    name: str, weight: Weight, stored: Weight, placement: Placement, reason: str, harm: float | None
 ) -> WeightEntry:
     assert stored.encoded is not None
     return WeightEntry(
@@ -154,6 +180,6 @@ def _stored(
         bytes_after=stored.stored_bytes,
         encoding=stored.encoded.encoding,
         placement=placement,
-        reason=use.reason,
+        reason=reason,
         harm=harm,
     )

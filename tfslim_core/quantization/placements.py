@@ -92,7 +92,9 @@ class Edit:
 
 
 def place(graph: Graph, names: NameMaker, name: str, encoded: Weight, use: Use, placement: Placement) -> Edit:
-    """What to change for the weight `name` to be stored as `encoded` and decoded at `placement`."""
+    """What to change for the weight `name` to be stored as `encoded` and decoded at `placement`; an encoding of which
+    only the whole can be decoded is no use to `rows`.
+    """
     if placement == "load" or encoded.encoded is None:
         return Edit([], {name: encoded})
     stored, device = encoded.encoded, graph.nodes[name].device
@@ -176,11 +178,11 @@ def _decoded_rows(
     """The gather `reader` as gathers of the parts that have a row for each of the table's, decoded."""
     assert encoded.encoded is not None
     gather = graph.nodes[reader.node]
+    by_row = encodings.by_row(encoded.encoded.encoding)
     nodes = []
     gathered = {}
     for role, part in parts.items():
-        shape = part.form.shape
-        if role != "codes" and (len(shape) < 2 or shape[0] != encoded.shape[0]):
+        if role not in by_row or part.form.shape[:1] != encoded.shape[:1]:
             gathered[role] = part  # the same for all rows
             continue
         made = renamed(gather, names(f"{gather.name}/{role}"), [part.source, *gather.input[1:]])
@@ -188,6 +190,5 @@ def _decoded_rows(
         nodes.append(made)
         gathered[role] = Part(Input(made.name, 0), part.form)
     decoding = Nodes(gather.name, names, gather.device)
-    scheme = encodings.ENCODINGS[encoded.encoded.encoding]
-    scheme.decoding_ops(decoding, gathered, Form(encoded.dtype, encoded.shape))
+    encodings.decoding_rows(decoding, encoded.encoded.encoding, gathered, Form(encoded.dtype, encoded.shape))
     return [*nodes, *_ending_as(gather.name, decoding)]

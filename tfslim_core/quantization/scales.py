@@ -1,4 +1,4 @@
-"""Scales of encoded weights that are decoded in the graph: constants that no other rounding may touch."""
+"""Scales and codebooks of encoded weights that are decoded in the graph: constants that no other rounding may touch."""
 
 from __future__ import annotations
 
@@ -6,22 +6,36 @@ import tensorflow as tf
 
 from tfslim_core.graph import Graph, Input, data_inputs
 
-_HANDED_ON = frozenset({"Identity", "Gather", "GatherV2", "Cast", "Enter", "Switch"})
+# What a stored part comes through on its way, as the first input.
+_HANDED_ON = frozenset(
+    """Identity Gather GatherV2 Cast Enter Switch Reshape Slice DecodeCompressed DecodeRaw BitwiseOr BitwiseAnd
+    LeftShift RightShift Sub""".split()
+)
+_MOVED = frozenset({"Sub", "AddV2", "Reshape"})  # codes, by a zero point or to the codebook of their group
 _CODES = frozenset({tf.int8.as_datatype_enum, tf.uint8.as_datatype_enum})
 
 
 def scales_of(graph: Graph) -> frozenset[str]:
-    """Names of the floating point constants that a Mul takes together with codes of 8 bits cast to floating point."""
+    """Names of the floating point constants that a Mul takes together with codes of 8 bits cast to floating point, and
+    of those from which a Gather takes what such codes number.
+    """
     found = set()
     for node in graph.nodes.values():
-        if node.op != "Mul":
+        if node.op not in ("Mul", "Gather"):
             continue
         left, right = data_inputs(node)
-        for codes, scale in ((left, right), (right, left)):
-            cast = graph.nodes[codes.node]
-            if cast.op == "Cast" and cast.attr["SrcT"].type in _CODES and _constant(graph, codes):
-                found.add(_constant(graph, scale))
+        pairs = ((left, right), (right, left)) if node.op == "Mul" else ((right, left),)
+        found |= {_constant(graph, scale) for codes, scale in pairs if _are_codes(graph, codes)}
     return frozenset(found - {""})
+
+
+def _are_codes(graph: Graph, source: Input) -> bool:
+    """Whether the tensor is constant codes of 8 bits in another dtype."""
+    node = graph.nodes[source.node]
+    while node.op in _MOVED:
+        source = data_inputs(node)[0]
+        node = graph.nodes[source.node]
+    return node.op == "Cast" and node.attr["SrcT"].type in _CODES and bool(_constant(graph, source))
 
 
 def _constant(graph: Graph, source: Input) -> str:

@@ -28,7 +28,7 @@ ENCODINGS = (
     "float16",
     *(f"int{bits}/tensor" for bits in range(12, 2, -1)),
     *(f"int{bits}" for bits in range(8, 1, -1)),
-    "int4/block64",
+    *(f"palette{bits}" for bits in range(6, 1, -1)),
 )
 PROBE = "int6"  # its error is felt in the answers, and small enough to grow in proportion
 PROBED_EXAMPLES = 128

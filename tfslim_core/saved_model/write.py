@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2, saver_pb2
 
 from tfslim_core import encodings
@@ -165,10 +166,18 @@ def _place(servable: _Servable, graph: Graph, node: NodeDef, weight: Weight) -> 
 
 
 def inline_constant(node: NodeDef, weight: Weight) -> NodeDef:
-    """The Const node with the weight's value in it."""
+    """The Const node with the weight's value in it, bit for bit: TensorFlow's own function hands a few floats through
+    Python's, which makes quiet NaN of signalling ones.
+    """
     made = tf.compat.v1.NodeDef()
     made.CopyFrom(node)
-    made.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(weight.read()))
+    value = weight.read()
+    if value.dtype == object:
+        tensor = tf.make_tensor_proto(value)
+    else:
+        tensor = tensor_pb2.TensorProto(dtype=tf.as_dtype(value.dtype).as_datatype_enum, tensor_content=value.tobytes())
+        tensor.tensor_shape.CopyFrom(tf.TensorShape(value.shape).as_proto())
+    made.attr["value"].tensor.CopyFrom(tensor)
     return made
 
 
@@ -276,7 +285,7 @@ def _with_decoding(graph: Graph) -> Graph:
             continue
         use = use_of(graph, name)
         large = use.gathered and weight.nbytes > FOLDED_BYTES and name not in graph.interface
-        if large and weight.encoded.encoding not in encodings.ENCODINGS:
+        if large and not encodings.by_row(weight.encoded.encoding):
             weights[name] = _as_it_is(weight)  # codes: nothing unpacks a few rows of them
             continue
         edit = place(graph, names, name, weight, use, "rows" if large else "graph")
