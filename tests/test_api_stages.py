@@ -216,7 +216,7 @@ def test_a_changed_byte_in_the_variables_is_refused(original, tmp_path):
 def test_what_cannot_be_done_is_refused(bundle, tmp_path):
     out = tmp_path / "out"
     refused(lambda: api.transform(bundle, out, transforms="fold_batch_norm"), tmp_path, "did you mean", TransformError)
-    refused(lambda: api.quantize(bundle, out, encoding="int9"), tmp_path, "no encoding 'int9'", TransformError)
+    refused(lambda: api.quantize(bundle, out, encoding="int88"), tmp_path, "no encoding 'int88'", TransformError)
     refused(lambda: api.quantize(bundle, out, include=["nobody*"]), tmp_path, "nobody", TransformError)
     (tmp_path / "file").write_text("")
     for call in (api.transform, api.quantize, api.reexport):

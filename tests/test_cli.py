@@ -208,7 +208,7 @@ EXPECTED = {
     ),
     "slim's transform": (["slim", "model", "out", "--transforms", "fold_constant"], ["did you mean 'fold_constants'"]),
     "encoding": (
-        ["quantize", "bundle", "out", "--encoding", "int9"],
+        ["quantize", "bundle", "out", "--encoding", "int88"],
         ["did you mean 'int8'", "bfloat16, int8"],
     ),
     "slim's encoding": (["slim", "model", "out", "--encoding", "flot16"], ["did you mean 'float16'"]),

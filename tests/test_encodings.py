@@ -364,7 +364,7 @@ def test_a_damaged_string_is_told():
             (4, 6),
             "zero point",
         ),
-        ("int9", {}, (4, 6), "does not know"),
+        ("int44", {}, (4, 6), "does not know"),
     ],
 )
 def test_parts_that_do_not_fit_are_told(encoding, parts, shape, match):

@@ -186,7 +186,7 @@ def test_data_is_what_harm_is_measured_on(model, numbers, tmp_path, unmeasured, 
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"encoding": "int9"}, TransformError),
+        ({"encoding": "int88"}, TransformError),
         ({"transforms": "fold_constant"}, TransformError),
         ({"gates": ["x"], "data": {"a": "x.npz"}}, UsageError),
         ({"gates": ["x"]}, UsageError),

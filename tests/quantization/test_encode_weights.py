@@ -100,7 +100,7 @@ def test_names_are_included_and_excluded_by_pattern(graph):
     with pytest.raises(TransformError, match="no weight is called 'nobody'"):
         encode_weights(graph, Choice(include=["dense", "nobody"]))
     with pytest.raises(TransformError, match="no encoding"):
-        encode_weights(graph, Choice("int9"))
+        encode_weights(graph, Choice("int88"))
 
 
 def test_what_harms_is_left(graph):
