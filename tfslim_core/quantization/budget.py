@@ -130,19 +130,24 @@ def search(
         progress("search: how far all weights go together", len(tried), rounds)
         middle = (low + high + 1) // 2
         low, high = (middle, high) if judged(_after(ladders, order[:middle])).holds else (low, middle - 1)
-    taken = list(order[:low])
-    vain, blocked = 0, set()
-    for step in order[low:]:
-        if late() or vain >= MOST_TRIES:
-            break
-        if step.weight in blocked:
-            continue
-        progress("search: single weights", vain, MOST_TRIES)
-        if judged(_after(ladders, [*taken, step])).holds:
-            taken.append(step)
-        else:
-            blocked.add(step.weight)
-            vain += 1
+    taken, left = list(order[:low]), list(order[low:])
+    vain, before = 0, -1
+    # Answers turn round in either direction: what was too much may be little once other weights are rounded too.
+    while left and len(taken) != before:
+        before = len(taken)
+        blocked: set[str] = set()
+        for step in tuple(left):
+            if late() or vain >= MOST_TRIES:
+                break
+            if step.weight in blocked:
+                continue
+            progress("search: single weights", vain, MOST_TRIES)
+            if judged(_after(ladders, [*taken, step])).holds:
+                taken.append(step)
+                left.remove(step)
+            else:
+                blocked.add(step.weight)
+                vain += 1
     finished = not late()
     progress("confirm on examples that the search never saw", 0, 0)
     plan = _after(ladders, taken)
