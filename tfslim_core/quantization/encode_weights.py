@@ -14,7 +14,7 @@ from tfslim_core import encodings
 from tfslim_core.bundle import WeightEntry
 from tfslim_core.errors import TransformError
 from tfslim_core.graph import Graph
-from tfslim_core.quantization.placements import Edit, Placement, Use, place, use_of
+from tfslim_core.quantization.placements import Edit, Placement, choose, place, use_of
 from tfslim_core.weights import Weight
 
 
@@ -80,14 +80,14 @@ def encode_weights(
         if progress is not None:
             progress(name)
         use = use_of(graph, name)
-        placement = _placement(use, choice)
         try:
             stored = encodings.encoded(weight, choice.encoding, encodings.Sharing(use.axes), compress=choice.compress)
         except encodings.NotEncodableError as error:
             entries.append(_left(name, weight, str(error), measured))
             continue
+        placement, why = choose(use, stored, choice.placement)
         edits.append(place(graph, names, name, stored, use, placement))
-        entries.append(_stored(name, weight, stored, placement, use, measured))
+        entries.append(_stored(name, weight, stored, placement, why, measured))
     changed = graph.replace(
         chain.from_iterable(edit.nodes for edit in edits),
         drop=chain.from_iterable(edit.drop for edit in edits),
@@ -117,12 +117,6 @@ def _objection(graph: Graph, name: str, choice: Choice) -> str:
     return ""
 
 
-def _placement(use: Use, choice: Choice) -> Placement:
-    if choice.placement is None or (choice.placement == "rows" and not use.gathered):
-        return use.placement
-    return choice.placement
-
-
 def _left(name: str, weight: Weight, reason: str, harm: float | None) -> WeightEntry:
     return WeightEntry(
         name=name,
@@ -138,7 +132,7 @@ def _left(name: str, weight: Weight, reason: str, harm: float | None) -> WeightE
 
 
 def _stored(
-    name: str, weight: Weight, stored: Weight, placement: Placement, use: Use, harm: float | None
+    name: str, weight: Weight, stored: Weight, placement: Placement, reason: str, harm: float | None
 ) -> WeightEntry:
     assert stored.encoded is not None
     return WeightEntry(
@@ -149,6 +143,6 @@ def _stored(
         bytes_after=stored.stored_bytes,
         encoding=stored.encoded.encoding,
         placement=placement,
-        reason=use.reason,
+        reason=reason,
         harm=harm,
     )
