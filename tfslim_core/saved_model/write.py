@@ -29,6 +29,7 @@ from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph, Input, NameMaker, NodeDef, constant, control_inputs, make_node
 from tfslim_core.quantization.placements import place, use_of
 from tfslim_core.saved_model.compact import compact
+from tfslim_core.saved_model.freed_memory import give_back_freed_memory
 from tfslim_core.saved_model.read import one_line
 from tfslim_core.weights import ALIGNMENT, Array, Weight
 
@@ -89,6 +90,7 @@ def write_checkpoint(prefix: Path, tensors: Mapping[str, Weight]) -> None:
     Raises:
         ModelError: the disk is full or cannot be written to.
     """
+    give_back_freed_memory()
     with tempfile.TemporaryDirectory(prefix="shards-", dir=prefix.parent) as aside:
         try:
             shards = []
@@ -109,10 +111,19 @@ def write_checkpoint(prefix: Path, tensors: Mapping[str, Weight]) -> None:
 
 def _tensor(value: Array) -> Any:
     """The array as a tensor, without a copy where TensorFlow can take its memory."""
-    shareable = value.dtype.kind in "fiu" and value.flags.writeable and value.flags.c_contiguous
+    shareable = value.dtype.kind in "fiu" and value.flags.c_contiguous
     if shareable and value.nbytes and value.ctypes.data % ALIGNMENT == 0:
-        return tf.experimental.dlpack.from_dlpack(value.__dlpack__())  # type: ignore[misc]  # a number, as checked
+        same = np.asarray(_Writable(value))
+        return tf.experimental.dlpack.from_dlpack(same.__dlpack__())
     return tf.constant(value)
+
+
+class _Writable:
+    """An array's memory as one that may be written to, which dlpack insists on; nobody does."""
+
+    def __init__(self, value: Array) -> None:
+        self.value = value
+        self.__array_interface__ = {**value.__array_interface__, "data": (value.ctypes.data, False)}
 
 
 def _groups(items: Iterable[tuple[str, Weight]], limit: int) -> Iterator[list[tuple[str, Weight]]]:
