@@ -262,3 +262,30 @@ def test_weights_of_a_bundle_that_cannot_be_read_are_told(original, tmp_path):
         write_saved_model(bundle, tmp_path / "out")
     assert not (tmp_path / "out/saved_model.pb").exists()
     assert slim.path.exists()
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_constant_that_waits_is_read_when_it_waited_for(loop, tmp_path):
+    def build():
+        x = tf1.placeholder(tf.float32, [None, 300], name="x")
+        if loop:
+            step = lambda i, y: (i + 1, tf.matmul(y, tf.constant(normal(300, 300), name="w")) / 20)  # noqa: E731
+            return {"serving_default": ({"x": x}, {"y": tf1.while_loop(lambda i, y: i < 2, step, [0, x])[1]})}
+        with tf.control_dependencies([tf.identity(x, "first")]):
+            w = tf.constant(normal(300, 300), name="w")
+        return {"serving_default": ({"x": x}, {"y": tf.matmul(x, w)})}
+
+    tf1.disable_control_flow_v2()
+    try:
+        model = save_v1(tmp_path / "m", build)
+    finally:
+        tf1.enable_control_flow_v2()
+    slim = slimmed(model, tmp_path, quantized("int8"))
+    (entry,) = slim.bundle.manifest.weights
+    assert (entry.placement, "loop or branch of TensorFlow 1" in entry.reason) == (
+        ("none", True) if loop else ("load", False)
+    )
+    wanted, found = (served(path, [("serving_default", {"x": X})])[0]["y"] for path in (model, slim.path))
+    assert np.linalg.norm(found - wanted) <= (0 if loop else 0.01) * np.linalg.norm(wanted)
+    read = next(node for node in meta_graph(slim.path).graph_def.node if node.name == entry.name)
+    assert read.op == ("Const" if loop else "ReadVariableOp")

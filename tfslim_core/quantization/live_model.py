@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfslim_core.bundle import Bundle
 from tfslim_core.graph import NodeDef, control_inputs, make_node
+from tfslim_core.quantization.placements import waits_in_control_flow
 from tfslim_core.saved_model.freed_memory import give_back_freed_memory
 from tfslim_core.saved_model.write import INLINE_BYTES, inline_constant
 from tfslim_core.weights import Array
@@ -89,7 +90,7 @@ def _large(bundle: Bundle) -> list[str]:
     return [
         name
         for name, weight in graph.weights.items()
-        if weight.nbytes >= INLINE_BYTES and not control_inputs(graph.nodes[name])
+        if weight.nbytes >= INLINE_BYTES and not waits_in_control_flow(graph, name)
     ]
 
 
@@ -118,7 +119,8 @@ def _with_variables(bundle: Bundle, changeable: Collection[str]) -> tuple[Any, d
         dtype = tf.as_dtype(graph.weights[name].dtype)
         handle = make_node("VarHandleOp", names(f"{name}/handle"), [], dtype=dtype, shared_name=name)
         handle.attr["shape"].shape.CopyFrom(tf.TensorShape(graph.weights[name].shape).as_proto())
-        nodes += [handle, make_node("ReadVariableOp", name, [handle.name], dtype=dtype)]
+        waits = [f"^{other}" for other in control_inputs(node)]
+        nodes += [handle, make_node("ReadVariableOp", name, [handle.name, *waits], dtype=dtype)]
         add_setter(name, handle.name, dtype)
     for name, weight in bundle.variables.items():
         add_setter(name, name, tf.as_dtype(weight.dtype), ref=graph.nodes[name].op != "VarHandleOp")

@@ -27,7 +27,7 @@ from tfslim_core.bundle import Bundle, copy_files
 from tfslim_core.encodings.scheme import Form, Nodes
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph, Input, NameMaker, NodeDef, constant, control_inputs, make_node
-from tfslim_core.quantization.placements import place, use_of
+from tfslim_core.quantization.placements import place, use_of, waits_in_control_flow
 from tfslim_core.saved_model.compact import compact
 from tfslim_core.saved_model.freed_memory import give_back_freed_memory
 from tfslim_core.saved_model.read import one_line
@@ -157,18 +157,19 @@ def _servable(bundle: Bundle) -> _Servable:
 
 
 def _place(servable: _Servable, graph: Graph, node: NodeDef, weight: Weight) -> None:
-    """A small weight as a constant, any other as a variable. One that waits for other nodes is in a loop's frame, where
-    no variable can be read; it stays a constant too.
+    """A small weight as a constant, any other as a variable; but a constant in a loop's frame, where no variable can be
+    read, stays one.
     """
-    waits = control_inputs(node)
-    if waits or (weight.encoded is None and weight.nbytes < INLINE_BYTES):
+    small = weight.encoded is None and weight.nbytes < INLINE_BYTES
+    if small or waits_in_control_flow(graph, node.name):
         servable.nodes.append(inline_constant(node, weight))
         return
     name, dtype = node.name, tf.as_dtype(weight.dtype)
     handle = servable.names(f"{name}/handle")
     variable = make_node("VarHandleOp", handle, [], device=node.device, dtype=dtype, shared_name=name)
     variable.attr["shape"].shape.CopyFrom(tf.TensorShape(weight.shape).as_proto())
-    servable.nodes += [variable, make_node("ReadVariableOp", name, [handle], device=node.device, dtype=dtype)]
+    waits = [f"^{other}" for other in control_inputs(node)]
+    servable.nodes += [variable, make_node("ReadVariableOp", name, [handle, *waits], device=node.device, dtype=dtype)]
     stored = {(): weight} if weight.encoded is None else encodings.leaves(weight.encoded)
     keys = {roles: "/".join((name, *roles)) for roles in stored}
     servable.tensors |= {keys[roles]: part for roles, part in stored.items()}
