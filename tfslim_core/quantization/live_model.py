@@ -50,6 +50,8 @@ class LiveModel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # The session itself may live on until Python collects it; its variables need not.
+        self._session.run([self._operation(setter.forget) for setter in self._setters.values() if setter.forget])
         self._session.close()
 
     def set(self, name: str, value: Array | Callable[[], Array]) -> None:
