@@ -72,6 +72,7 @@ def encoded(weight: Weight, name: str, sharing: Sharing, *, compress: bool = Tru
     if not np.isfinite(value.min(initial=0)) or not np.isfinite(value.max(initial=0)):
         raise NotEncodableError("it holds NaN or infinity")
     parts = encoding.encode(value, _shared_as_told(sharing, how, value.ndim))
+    del value  # the largest there is; packing takes memory of its own
     stored = {role: in_memory(part) for role, part in parts.items()}
     stored["codes"] = _smallest(parts["codes"], encoding.bits, compress)
     return decoded(Encoded(name.partition("/")[0], stored), Form(weight.dtype, weight.shape))
