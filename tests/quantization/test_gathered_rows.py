@@ -248,9 +248,11 @@ def test_parts_of_which_no_rows_can_be_read():
     assert "as a whole" in obstacle(Encoded("zlib", {"chunks": codes}), (30, 16), 1)
     flat = in_memory(np.zeros(480, np.int8))
     assert "its codes has the shape (480,)" in obstacle(Encoded("int8", {"codes": flat, "scale": scale}), (30, 16), 1)
-    more = Encoded("int8", {"codes": codes, "scale": scale, "levels": in_memory(np.zeros((30, 4), np.float32))})
-    assert not obstacle(more, (30, 16), 1)
-    assert "rows of its own" in obstacle(more, (30, 16), 2)
+    for groups, words in ((1, ""), (4, "its levels may belong to places in a row")):
+        levels = in_memory(np.zeros((groups, 16), np.float32))
+        more = Encoded("int8", {"codes": codes, "scale": scale, "levels": levels})
+        assert not obstacle(more, (30, 16), 1)
+        assert obstacle(more, (30, 16), 2) == words
 
 
 def test_where_no_rows_can_be_read_the_table_is_decoded_at_load(monkeypatch):

@@ -28,7 +28,7 @@ from tfslim_core.weights import Encoded, Weight
 _SEGMENTS = frozenset(
     f"SparseSegment{how}{more}" for how in ("Sum", "Mean", "SqrtN") for more in ("", "WithNumSegments")
 )
-_PLACED = frozenset({"codes", "scale", "zero_point"})  # the parts whose axes are the table's
+_BY_ROW = frozenset({"codes", "scale", "zero_point"})  # the parts whose axes are the table's; others belong to all rows
 
 
 @dataclass(frozen=True)
@@ -91,15 +91,15 @@ def obstacle(stored: Encoded, shape: tuple[int, ...], depth: int) -> str:
     if stored.encoding not in encodings.ENCODINGS or "codes" not in stored.parts:
         return f"{stored.encoding} is decoded as a whole only"
     for role, part in stored.parts.items():
-        if role in _PLACED:
+        if role in _BY_ROW:
             fits = len(part.shape) == len(shape) and all(
                 size == 1 or (size and whole % size == 0) or size == whole
                 for size, whole in zip(part.shape, shape, strict=True)
             )
             if not fits:
                 return f"its {role} has the shape {part.shape}"
-        elif depth > 1 and _by_row(part.shape, shape):
-            return f"its {role} has rows of its own"
+        elif depth > 1 and part.shape[:1] != (1,):
+            return f"its {role} may belong to places in a row"
     return ""
 
 
@@ -145,8 +145,8 @@ class _Rows:
         """The part's rows; their form is that of a table of which they are whole rows."""
         table, depth = self.encoded.shape, self.depth
         shape, dtype = part.form.shape, part.form.dtype
-        if role not in _PLACED:
-            return Part(self._read(role, part), part.form) if _by_row(shape, table) else part
+        if role not in _BY_ROW:
+            return part
         count = table[0] if math.prod(shape[:depth]) > 1 else 1
         return Part(self._looked_up(role, part), Form(dtype, (count, *shape[depth:])))
 
@@ -184,8 +184,3 @@ class _Rows:
     def _index_dtype(self) -> tf.DType:
         name = "Index" if self.read.op == "StridedSlice" else "Tindices"
         return tf.as_dtype(ops.attribute(self.read, name, self.graph.functions).type)
-
-
-def _by_row(part: tuple[int, ...], table: tuple[int, ...]) -> bool:
-    """Whether a part that is not stored along with the codes has a row for each row of the table."""
-    return len(part) > 1 and part[0] == table[0]
