@@ -14,7 +14,7 @@ from tfslim_core import encodings
 from tfslim_core.bundle import WeightEntry
 from tfslim_core.errors import TransformError
 from tfslim_core.graph import Graph
-from tfslim_core.quantization.placements import Edit, Placement, choose, place, use_of, waits_in_control_flow
+from tfslim_core.quantization.placements import Edit, Placement, choose, place, use_of
 from tfslim_core.weights import Weight
 
 
@@ -112,8 +112,6 @@ def _objection(graph: Graph, name: str, choice: Choice) -> str:
         return f"it has {math.prod(weight.shape):,} elements, fewer than {choice.minimum_size:,}"
     if name in graph.interface:
         return "it is an output"
-    if (choice.placement or use_of(graph, name).placement) != "graph" and waits_in_control_flow(graph, name):
-        return "it is a constant in a loop or branch of TensorFlow 1, where no variable can be read"
     if len(weight.shape) < 2 and not use_of(graph, name).gathered:
         return "it is a vector (a bias, a scale): there is little to save, and all to lose"
     return ""
