@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -101,9 +102,24 @@ def validation(write_docs: WriteDocs = False) -> None:
     _publish("validation", "Validation", before, [section.sheet(found)], found, write_docs)
 
 
+@app.command()
+def big(
+    gigabytes: Annotated[float, typer.Option(min=0.01, help="Of float32 weights.")] = 3,
+    folder: Annotated[Path | None, typer.Option(help="For 3.5 times as many; a temporary one unless told.")] = None,
+    write_docs: WriteDocs = False,
+) -> None:
+    """Time and memory of slimming a model that no protobuf could hold. Not part of `all`."""
+    from benchmarks import big as section
+
+    before = facts(_command())
+    with _telling() as told:
+        found = section.run(gigabytes, folder, told)
+    _publish("big", "Large models", before, [section.sheet(found)], [found], write_docs)
+
+
 @app.command("all")
 def everything(seconds: Seconds = 8, write_docs: WriteDocs = False) -> None:
-    """All of them, one after the other."""
+    """All of them but `big`, one after the other."""
     serving(None, seconds, write_docs)
     stages(write_docs)
     transforms(write_docs)

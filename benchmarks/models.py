@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,38 @@ def text_classifier(
         return {"ids": ids}, {"scores": scores}
 
     _export(path, build, seed)
+
+
+def big(path: Path, gigabytes: float, *, width: int = 4096, seed: int = 0) -> None:
+    """A TensorFlow 2 model of so many GB (1e9 bytes) of float32: a table of 512 columns takes two thirds, square layers
+    the rest; ids [batch, 64] of int64, class scores. The model is in memory while it is written.
+    """
+    words = max(1000, round(gigabytes * 2e9 / 3 / 512 / 4))
+    layers = max(1, round(gigabytes * 1e9 / 3 / width / width / 4))
+
+    class Scorer(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = _variable("table", (words, 512), 0.1, seed)
+            sizes = [512, *[width] * (layers + 1), 20]
+            self.kernels = [
+                _variable(f"kernel_{i}", (a, b), (2 / a) ** 0.5, seed + 1 + i)
+                for i, (a, b) in enumerate(itertools.pairwise(sizes))
+            ]
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 64], tf.int64, name="ids")])
+        def score(self, ids: Any) -> dict[str, Any]:
+            h = tf.reduce_sum(tf.nn.embedding_lookup(self.table, ids), axis=1)
+            for kernel in self.kernels[:-1]:
+                h = tf.nn.relu(tf.matmul(h, kernel))
+            return {"scores": tf.nn.softmax(tf.matmul(h, self.kernels[-1]))}
+
+    model = Scorer()
+    tf.saved_model.save(model, str(path), signatures=model.score)
+
+
+def _variable(name: str, shape: tuple[int, int], scale: float, seed: int) -> Any:
+    return tf.Variable(lambda: tf.random.stateless_normal(shape, [seed, 1], stddev=scale), name=name)
 
 
 def dense_inputs(batch: int, *, width: int = 2048, seed: int = 1) -> dict[str, np.ndarray]:

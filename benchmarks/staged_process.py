@@ -1,6 +1,7 @@
 """A fresh process that slims one model and tells what each stage took: `python -m benchmarks.staged_process`.
 
-Arguments: "staged" or "slim", the model, an empty folder. Prints one line of JSON. TensorFlow's import is not counted.
+Arguments: one of WAYS, what it reads, an empty folder, for some ways one more. Prints one line of JSON. TensorFlow's
+import is not counted.
 """
 
 from __future__ import annotations
@@ -97,7 +98,29 @@ def slim(model: Path, folder: Path, clock: _Clock) -> None:
         api.slim(model, folder / "servable", progress=clock.told)
 
 
-WAYS: dict[str, Callable[[Path, Path, _Clock], None]] = {"staged": staged, "slim": slim}
+def big(_: Path, folder: Path, clock: _Clock, gigabytes: str) -> None:
+    """Make a large model, `folder/out`."""
+    from benchmarks.models import big as make
+
+    with clock.stage("make"):
+        make(folder / "out", float(gigabytes))
+
+
+def single(source: Path, folder: Path, clock: _Clock, command: str, encoding: str = "") -> None:
+    """One command; its output is `folder/out`."""
+    from tfslim_core import api
+
+    options = {"encoding": encoding} if encoding else {}
+    with clock.stage(f"{command} {encoding}".strip()):
+        getattr(api, command)(source, folder / "out", progress=clock.told, **options)
+
+
+WAYS: dict[str, Callable[..., None]] = {
+    "staged": staged,
+    "slim": slim,
+    "big": big,
+    "single": single,
+}
 
 
 def main() -> None:
@@ -105,7 +128,7 @@ def main() -> None:
     import tensorflow  # noqa: F401  # what is measured comes after it
 
     clock, anonymous_before = _Clock(), anonymous()
-    WAYS[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]), clock)
+    WAYS[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]), clock, *sys.argv[4:])
     print(json.dumps({"anonymous_before": anonymous_before, "stages": [asdict(stage) for stage in clock.stages]}))
 
 

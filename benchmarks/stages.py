@@ -84,7 +84,13 @@ def _run(way: str, model: Path, live_bytes: int) -> Slimming:
     folder = OUT / "stages" / way
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    command = [sys.executable, "-m", "benchmarks.staged_process", way, str(model), str(folder)]
+    stages, family_bytes = run_process(way, model, folder)
+    return Slimming(way, live_bytes, stages, family_bytes)
+
+
+def run_process(way: str, source: Path, folder: Path, *more: str) -> tuple[list[Stage], int]:
+    """What a fresh `staged_process` took: its stages, and the peak bytes of it and of the processes that it starts."""
+    command = [sys.executable, "-m", "benchmarks.staged_process", way, str(source), str(folder), *more]
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
     pipe = subprocess.PIPE
     with (
@@ -93,10 +99,10 @@ def _run(way: str, model: Path, live_bytes: int) -> Slimming:
     ):
         output, errors = process.communicate()
     if process.returncode:
-        raise SystemExit(f"benchmarks: slimming ({way}) ended with exit code {process.returncode}:\n{errors[-2000:]}")
+        what = " ".join((way, *more))
+        raise SystemExit(f"benchmarks: slimming ({what}) ended with exit code {process.returncode}:\n{errors[-2000:]}")
     told = json.loads(output.splitlines()[-1])
-    stages = [_stage(**stage) for stage in told["stages"]]
-    return Slimming(way, live_bytes, stages, family.bytes - told["anonymous_before"])
+    return [_stage(**stage) for stage in told["stages"]], family.bytes - told["anonymous_before"]
 
 
 def _stage(name: str, phases: dict[str, dict[str, Any]]) -> Stage:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -290,9 +290,14 @@ def write_safetensors(path: Path, tensors: Mapping[str, Weight]) -> None:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for name in order:
-            value = np.ascontiguousarray(tensors[name].read())
-            if value.nbytes:
-                file.write(value.reshape(-1).view(np.uint8).data)
+            _write_tensor(file, tensors[name])
+
+
+def _write_tensor(file: BinaryIO, weight: Weight) -> None:
+    """Write one tensor's bytes. A function of its own, so that its value is gone before the next is read."""
+    value = np.ascontiguousarray(weight.read())
+    if value.nbytes:
+        file.write(value.reshape(-1).view(np.uint8).data)
 
 
 def _schemes(path: str, weight: Weight) -> Iterator[tuple[str, Stored]]:

@@ -345,3 +345,27 @@ def test_rows_of_a_table_of_palettes_are_decoded(original, tmp_path, encoding):
     for loader in (served, in_session, in_python):
         (answer,) = loader(slim.path, REQUEST)
         assert answer["rows"].tobytes() == table[IDS].tobytes()
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_constant_that_waits_is_read_when_it_waited_for(loop, tmp_path):
+    def build():
+        x = tf1.placeholder(tf.float32, [None, 300], name="x")
+        if loop:
+            step = lambda i, y: (i + 1, tf.matmul(y, tf.constant(normal(300, 300), name="w")) / 20)  # noqa: E731
+            return {"serving_default": ({"x": x}, {"y": tf1.while_loop(lambda i, y: i < 2, step, [0, x])[1]})}
+        with tf.control_dependencies([tf.identity(x, "first")]):
+            w = tf.constant(normal(300, 300), name="w")
+        return {"serving_default": ({"x": x}, {"y": tf.matmul(x, w)})}
+
+    tf1.disable_control_flow_v2()
+    try:
+        model = save_v1(tmp_path / "m", build)
+    finally:
+        tf1.enable_control_flow_v2()
+    slim = slimmed(model, tmp_path, quantized("int8"))
+    (entry,) = slim.bundle.manifest.weights
+    wanted, found = (served(path, [("serving_default", {"x": X})])[0]["y"] for path in (model, slim.path))
+    assert np.linalg.norm(found - wanted) <= 0.01 * np.linalg.norm(wanted)
+    read = next(node for node in meta_graph(slim.path).graph_def.node if node.name == entry.name)
+    assert read.op == ("Const" if loop else "ReadVariableOp")

@@ -133,6 +133,7 @@ def encoded(weight: Weight, name: str, sharing: Sharing, *, compress: bool = Tru
     if not finite and not encoding.exact:
         raise NotEncodableError("it holds NaN or infinity")
     parts = encoding.encode(value, _shared_as_told(sharing, how, value.ndim))
+    del value  # the largest there is; packing takes memory of its own
     stored = {role: in_memory(part) for role, part in parts.items()}
     stored["codes"] = _smallest(parts["codes"], encoding.bits, compress)
     if isinstance(encoding, Sparse) and encoding.stored_as:

@@ -79,7 +79,9 @@ class Compressed:
 
 def entropy(codes: Array) -> float:
     """Zero-order entropy of an array of bytes, in bits per element: -sum p log2 p."""
-    counts = np.bincount(codes.reshape(-1).view(np.uint8), minlength=1)
+    counts = np.zeros(256, np.int64)
+    for chunk in _chunks(codes.reshape(-1).view(np.uint8)):
+        counts += np.bincount(chunk, minlength=256)  # of a chunk: it makes integers of 8 bytes of all it counts
     shares = counts[counts > 0] / max(codes.size, 1)
     return float(-(shares * np.log2(shares)).sum())
 

@@ -14,7 +14,7 @@ from tfslim_core import encodings
 from tfslim_core.bundle import WeightEntry
 from tfslim_core.errors import TransformError
 from tfslim_core.graph import Graph
-from tfslim_core.quantization.placements import Edit, Placement, Use, place, use_of
+from tfslim_core.quantization.placements import Edit, Placement, choose, place, use_of
 from tfslim_core.quantization.scales import scales_of
 from tfslim_core.weights import Weight
 
@@ -99,9 +99,9 @@ def encode_weights(
         if stored is None and choice.lossless and not left_out:
             stored = encodings.lossless(weight, compress=choice.compress)
         if stored is not None:
-            placement = _placement(use, choice, stored, name in graph.interface)
+            placement, why = choose(use, stored, choice.placement)
             edits.append(place(graph, names, name, stored, use, placement))
-            why = f"{reason}; nothing is lost as it is stored" if reason else use.reason
+            why = f"{reason}; nothing is lost as it is stored" if reason else why
             entries.append(_stored(name, weight, stored, placement, why, measured))
         elif np.issubdtype(weight.dtype, np.floating):
             entries.append(_left(name, weight, reason, measured))
@@ -141,17 +141,6 @@ def _objection(graph: Graph, name: str, choice: Choice, scales: Collection[str])
     if len(weight.shape) < 2 and not use_of(graph, name).gathered:
         return "it is a vector (a bias, a scale): there is little to save, and all to lose"
     return ""
-
-
-def _placement(use: Use, choice: Choice, stored: Weight, is_output: bool) -> Placement:
-    assert stored.encoded is not None
-    rows = use.gathered and not is_output and encodings.by_row(stored.encoded.encoding)
-    placement = choice.placement or use.placement
-    if placement != "rows" or rows:
-        return placement
-    if use.placement != "rows":
-        return use.placement
-    return "load"
 
 
 def _left(name: str, weight: Weight, reason: str, harm: float | None) -> WeightEntry:

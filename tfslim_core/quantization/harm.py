@@ -92,10 +92,15 @@ def measure_harm(
         trial = _Trial(live, requests, frozenset(random), seconds / (len(names) + 2))
 
         def encode(name: str) -> bool:
-            rounded = _rounded(bundle.graph, name, choice)
-            if rounded is not None:
-                live.set(name, rounded)
-            return rounded is not None
+            done = []
+
+            def value() -> Array:
+                rounded = _rounded(graph, name, choice)
+                done.append(rounded is not None)
+                return graph.weights[name].read() if rounded is None else rounded
+
+            live.set(name, value)
+            return done[0]
 
         alone: dict[str, float] = {}
         leave: set[str] = set()
@@ -107,7 +112,7 @@ def measure_harm(
                 alone[name] = max((move.error for move in moves), default=0.0)
                 if any(move.too_far for move in moves):
                     leave.add(name)
-                live.set(name, bundle.graph.weights[name].read())
+                live.set(name, bundle.graph.weights[name].read)
         # What does no harm alone may still be too much together: give up the most harmful first.
         rest = sorted(alone.keys() - leave, key=lambda name: (alone[name], name))
         for name in rest:
@@ -115,7 +120,7 @@ def measure_harm(
         while rest and any(move.too_far for move in trial.moves()):
             leave.add(rest[-1])
             name = rest.pop()
-            live.set(name, bundle.graph.weights[name].read())
+            live.set(name, bundle.graph.weights[name].read)
     return Harm(alone, frozenset(leave))
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import tensorflow as tf
 
 from tfslim_core.bundle import Bundle
-from tfslim_core.graph import NodeDef, make_node
-from tfslim_core.saved_model.write import inline_constant
+from tfslim_core.graph import NodeDef, control_inputs, make_node
+from tfslim_core.quantization.placements import waits_in_control_flow
+from tfslim_core.saved_model.freed_memory import give_back_freed_memory
+from tfslim_core.saved_model.write import INLINE_BYTES, inline_constant
 from tfslim_core.weights import Array
 
 Answer = Mapping[str, Array]
@@ -19,21 +22,24 @@ Answer = Mapping[str, Array]
 class LiveModel:
     """A context manager; `changeable` names the weights that can be set.
 
-    They hold their own values until they are set. All weights are in memory.
+    They hold their own values until they are set. All weights are in memory, and none but small ones in a protobuf,
+    which holds 2 GiB at most.
     """
 
     def __init__(self, bundle: Bundle, changeable: Collection[str]) -> None:
         self._bundle = bundle
         self._signatures = bundle.manifest.signature_defs()
-        graph_def, self._assign = _with_variables(bundle, changeable)
+        variables = {*changeable, *_large(bundle)}
+        graph_def, self._setters = _with_variables(bundle, variables)
+        give_back_freed_memory()
         graph = tf.Graph()
         with graph.as_default():
             tf.import_graph_def(graph_def, name="")
         self._session = tf.compat.v1.Session(graph=graph)
-        for name in changeable:
-            self.set(name, bundle.graph.weights[name].read())
+        for name in sorted(variables):
+            self.set(name, bundle.graph.weights[name].read)
         for name, weight in bundle.variables.items():
-            self.set(name, weight.read())
+            self.set(name, weight.read)
         paths = {a.tensor: str(bundle.files / "assets" / a.filename) for a in bundle.manifest.assets}
         for target in bundle.graph.targets:
             self._session.run(graph.get_operation_by_name(target), paths)
@@ -44,12 +50,24 @@ class LiveModel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # The session itself may live on until Python collects it; its variables need not.
+        self._session.run([self._operation(setter.forget) for setter in self._setters.values() if setter.forget])
         self._session.close()
 
-    def set(self, name: str, value: Array) -> None:
-        """Give the weight `name` another value of its shape and dtype."""
-        operation, feed = self._assign[name]
-        self._session.run(self._session.graph.get_operation_by_name(operation), {feed: value})
+    def set(self, name: str, value: Array | Callable[[], Array]) -> None:
+        """Give the weight `name` another value of its shape and dtype.
+
+        A function that computes the value is called when the memory of the value before it is free.
+        """
+        setter = self._setters[name]
+        if callable(value):
+            if setter.forget:
+                self._session.run(self._operation(setter.forget))
+            value = value()
+        self._session.run(self._operation(setter.set), {setter.feed: value})
+
+    def _operation(self, name: str) -> Any:
+        return self._session.graph.get_operation_by_name(name)
 
     def run(self, signature: str, feeds: Mapping[str, Array]) -> Answer:
         """What the signature answers; composite outputs are left out."""
@@ -59,19 +77,42 @@ class LiveModel:
         return answer
 
 
-def _with_variables(bundle: Bundle, changeable: Collection[str]) -> tuple[Any, dict[str, tuple[str, str]]]:
-    """The GraphDef, and for each changeable weight and each variable the op that sets it and the tensor it takes."""
+@dataclass(frozen=True)
+class _Setter:
+    """The ops that set a variable and make it forget its value (a ref variable has none), and the tensor to feed."""
+
+    set: str
+    forget: str
+    feed: str
+
+
+def _large(bundle: Bundle) -> list[str]:
+    """The weights that are no constants here. In a loop's frame no variable can be read, and they stay constants."""
+    graph = bundle.graph
+    return [
+        name
+        for name, weight in graph.weights.items()
+        if weight.nbytes >= INLINE_BYTES and not waits_in_control_flow(graph, name)
+    ]
+
+
+def _with_variables(bundle: Bundle, changeable: Collection[str]) -> tuple[Any, dict[str, _Setter]]:
+    """The GraphDef, and how to set each changeable weight and each variable."""
     graph = bundle.graph
     names = graph.fresh_names()
     nodes: list[NodeDef] = []
-    assign: dict[str, tuple[str, str]] = {}
+    setters: dict[str, _Setter] = {}
 
     def add_setter(name: str, variable: str, dtype: tf.DType, ref: bool = False) -> None:
         value = make_node("Placeholder", names(f"{name}/value"), [], dtype=dtype)
         op, attribute = ("Assign", "T") if ref else ("AssignVariableOp", "dtype")
         setter = make_node(op, names(f"{name}/set"), [variable, value.name], **{attribute: dtype})
         nodes.extend((value, setter))
-        assign[name] = (setter.name, f"{value.name}:0")
+        forget = ""
+        if not ref:
+            forget = names(f"{name}/forget")
+            nodes.append(make_node("DestroyResourceOp", forget, [variable], ignore_lookup_error=True))
+        setters[name] = _Setter(setter.name, forget, f"{value.name}:0")
 
     for name, node in graph.nodes.items():
         if name not in changeable:
@@ -80,11 +121,12 @@ def _with_variables(bundle: Bundle, changeable: Collection[str]) -> tuple[Any, d
         dtype = tf.as_dtype(graph.weights[name].dtype)
         handle = make_node("VarHandleOp", names(f"{name}/handle"), [], dtype=dtype, shared_name=name)
         handle.attr["shape"].shape.CopyFrom(tf.TensorShape(graph.weights[name].shape).as_proto())
-        nodes += [handle, make_node("ReadVariableOp", name, [handle.name], dtype=dtype)]
+        waits = [f"^{other}" for other in control_inputs(node)]
+        nodes += [handle, make_node("ReadVariableOp", name, [handle.name, *waits], dtype=dtype)]
         add_setter(name, handle.name, dtype)
     for name, weight in bundle.variables.items():
         add_setter(name, name, tf.as_dtype(weight.dtype), ref=graph.nodes[name].op != "VarHandleOp")
     graph_def = tf.compat.v1.GraphDef()
     graph_def.CopyFrom(graph.rest)
     graph_def.node.extend(nodes)
-    return graph_def, assign
+    return graph_def, setters

@@ -1,8 +1,10 @@
 """Where an encoded weight is decoded, so that no request pays for a whole matrix.
 
-rows    a table that is only gathered from stays encoded; the gathered rows are decoded:
+rows    a table that is only gathered from stays encoded; the gathered rows are decoded (see gathered_rows):
         Gather(W, i)  ->  Mul(Cast(Gather(codes, i)), Gather(scale, i))
-load    decoded once, when the model is loaded (see saved_model.write); requests read a float variable
+load    decoded once, when the model is loaded (see saved_model.write); requests read a float variable. A table that
+        is gathered from and multiplied with (tied embeddings) is one: what multiplies wants all of it as floats, and
+        codes beside them would only add to the memory
 graph   decoded in the graph, small weights only. The runtime folds a decode whose result is at most 10 MiB, and does
         a larger one on every request. It folds at the first request for each set of inputs and outputs, so that each
         signature holds a float copy of its own, where those decoded at load have one for all.
@@ -10,7 +12,7 @@ graph   decoded in the graph, small weights only. The runtime folds a decode who
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
@@ -29,12 +31,19 @@ from tfslim_core.graph import (
     external_constant,
     renamed,
 )
+from tfslim_core.quantization.gathered_rows import RowsRead, decoded_rows, obstacle, rows_read
 from tfslim_core.weights import Weight
 
 Placement = Literal["rows", "load", "graph"]
 ROWS_BYTES = 16 * 1024 * 1024  # a smaller table saves too little memory for every request to decode its rows
 GRAPH_BYTES = 64 * 1024  # of the float value; little enough for a copy per signature, and far less than is folded
-_GATHERS = frozenset({"Gather", "GatherV2"})
+# What hands a weight into a loop or a branch, by op, in words.
+_INTO = {
+    "Enter": "a loop",
+    "Switch": "a branch",
+    **dict.fromkeys(sorted(ops.LOOPS), "a loop"),
+    **dict.fromkeys(sorted(ops.BRANCHES), "a branch"),
+}
 # Which axis of the weights is the layer's output channel, by op and by the input that takes the weights.
 _OUTPUT_AXIS = {
     ("Conv2D", 1): 3,
@@ -49,37 +58,70 @@ _OUTPUT_AXIS = {
 class Use:
     """How a weight is used, and so how to scale and where to decode it.
 
-    gathered: only gathered from, so that rows is possible. axes: those that share a scale. aliases: Identity nodes
-    between the weight and its readers. reason: in words.
+    rows: those who read rows of it, if there are no others, so that rows is possible. axes: those that share a scale.
+    aliases: Identity nodes between the weight and its readers. reason: in words.
     """
 
     placement: Placement
-    gathered: bool
+    rows: tuple[RowsRead, ...]
     axes: tuple[int, ...]
     aliases: tuple[str, ...]
     readers: tuple[Reader, ...]
     reason: str
+
+    @property
+    def gathered(self) -> bool:
+        """Whether it is only gathered from."""
+        return bool(self.rows)
 
 
 def use_of(graph: Graph, name: str) -> Use:
     """How the weight `name` is used in the graph."""
     weight = graph.weights[name]
     aliases, readers = _through_identities(graph, name)
-    uses = [(graph.nodes[reader.node], reader) for reader in readers]
     rank = len(weight.shape)
-    gathered = bool(uses) and not control_inputs(graph.nodes[name]) and all(_takes_rows(graph, n, r) for n, r in uses)
-    if gathered:
+    reads = [rows_read(graph, reader, rank) for reader in readers]
+    rows = tuple(read for read in reads if read is not None)
+    if len(rows) < len(reads) or control_inputs(graph.nodes[name]) or name in graph.interface:
+        words = _read_by(graph, readers, reads)
+        axes = _axes(graph, readers, rank, gathered=bool(rows))
+        rows = ()
+    elif rows:
         axes = tuple(range(1, rank)) if rank > 1 else (0,)
-        words = f"only gathered from ({len(uses)} x)"
+        words = f"only gathered from ({len(rows)} x)"
         if weight.nbytes >= ROWS_BYTES:
-            return Use("rows", True, axes, aliases, readers, words)
+            return Use("rows", rows, axes, aliases, readers, words)
     else:
-        axis = next((found for n, r in uses if (found := _output_axis(graph, n, r, rank)) is not None), rank - 1)
-        axes = tuple(a for a in range(rank) if a not in axis) if isinstance(axis, tuple) else _others(axis, rank)
-        words = "read by " + (", ".join(sorted({node.op for node, _ in uses})) or "nothing")
+        axes, words = _others(rank - 1, rank), "read by nothing"
     if weight.nbytes <= GRAPH_BYTES:
-        return Use("graph", gathered, axes, aliases, readers, f"{words}; small enough for the runtime to fold")
-    return Use("load", gathered, axes, aliases, readers, words)
+        return Use("graph", rows, axes, aliases, readers, f"{words}; small enough for the runtime to fold")
+    if rows:
+        words += f"; below {ROWS_BYTES >> 20} MiB, where rows save little memory"
+    return Use("load", rows, axes, aliases, readers, words)
+
+
+def choose(use: Use, encoded: Weight, wanted: Placement | None) -> tuple[Placement, str]:
+    """Where to decode a weight that is stored so, and why. wanted: the placement that is asked for, where possible."""
+    assert encoded.encoded is not None
+    placement = wanted or use.placement
+    if wanted is not None and wanted != "rows":
+        return wanted, use.reason if wanted == use.placement else f"{use.reason}; {wanted} was asked for"
+    if placement != "rows":
+        return placement, use.reason
+    problem = "it is not only gathered from"
+    if use.rows:
+        problem = obstacle(encoded.encoded, encoded.shape, max(read.depth for read in use.rows))
+        if not problem:
+            return "rows", use.reason if use.placement == "rows" else f"{use.reason}; rows was asked for"
+    instead: Placement = "graph" if encoded.nbytes <= GRAPH_BYTES else "load"
+    return instead, f"{use.reason}; no rows: {problem}"
+
+
+def waits_in_control_flow(graph: Graph, name: str) -> bool:
+    """Whether a constant waits for others where loops or branches of TensorFlow 1 may be what it waits for: it is in
+    the frame of a loop then, and what stands outside of the frame cannot take its place.
+    """
+    return graph.has_v1_control_flow and bool(control_inputs(graph.nodes[name]))
 
 
 @dataclass(frozen=True)
@@ -116,7 +158,7 @@ def place(graph: Graph, names: NameMaker, name: str, encoded: Weight, use: Use, 
                 node.input.extend(f"^{control}" for control in controls)
         return Edit([*constants, *_ending_as(name, decoding)], weights)
     parts = {role: Part(held((role,), part), Form(part.dtype, part.shape)) for role, part in stored.parts.items()}
-    rows = [_decoded_rows(graph, names, reader, parts, encoded) for reader in use.readers]
+    rows = [decoded_rows(graph, names, read, parts, encoded) for read in use.rows]
     return Edit([*constants, *chain.from_iterable(rows)], weights, (name, *use.aliases))
 
 
@@ -149,15 +191,25 @@ def _hands_on(graph: Graph, node: NodeDef) -> bool:
     return plain and all(reader.port != CONTROL for reader in graph.readers_of(node.name))
 
 
-def _takes_rows(graph: Graph, node: NodeDef, reader: Reader) -> bool:
-    if node.op not in _GATHERS or reader.position != 0 or reader.port == CONTROL:
-        return False
-    if node.op == "Gather":
-        return True
-    axis = data_inputs(node)[2].node
-    if graph.nodes[axis].op != "Const" or ops.attribute(node, "batch_dims", graph.functions).i:
-        return False
-    return int(graph.value(axis)) == 0
+def _read_by(graph: Graph, readers: Sequence[Reader], reads: Sequence[RowsRead | None]) -> str:
+    """Who reads a weight, in words."""
+    others = {graph.nodes[r.node].op for r, read in zip(readers, reads, strict=True) if read is None}
+    into = sorted({f"{_INTO[op]} ({op})" for op in others if op in _INTO})
+    words = [f"handed into {' and '.join(into)}"] if into else []
+    if others - _INTO.keys():
+        words.append("read by " + ", ".join(sorted(others - _INTO.keys())))
+    if any(reads):
+        words.append("gathered from")
+    if len(words) > 1 and any(reads):
+        words.append("decoded once for all of them")
+    return "; ".join(words) or "read by nothing"
+
+
+def _axes(graph: Graph, readers: Sequence[Reader], rank: int, *, gathered: bool) -> tuple[int, ...]:
+    """The axes that share a scale: all but the output channel of the layer that reads it, or but the rows."""
+    found = (_output_axis(graph, graph.nodes[reader.node], reader, rank) for reader in readers)
+    axis = next((axis for axis in found if axis is not None), 0 if gathered else rank - 1)
+    return tuple(a for a in range(rank) if a not in axis) if isinstance(axis, tuple) else _others(axis, rank)
 
 
 def _output_axis(graph: Graph, node: NodeDef, reader: Reader, rank: int) -> int | tuple[int, ...] | None:
@@ -170,25 +222,3 @@ def _output_axis(graph: Graph, node: NodeDef, reader: Reader, rank: int) -> int 
     if node.op in ("BatchMatMul", "BatchMatMulV2") and reader.position == 1 and rank >= 2:
         return rank - 2 if ops.attribute(node, "adj_y", graph.functions).b else rank - 1
     return _OUTPUT_AXIS.get((node.op, reader.position))
-
-
-def _decoded_rows(
-    graph: Graph, names: NameMaker, reader: Reader, parts: Mapping[str, Part], encoded: Weight
-) -> list[NodeDef]:
-    """The gather `reader` as gathers of the parts that have a row for each of the table's, decoded."""
-    assert encoded.encoded is not None
-    gather = graph.nodes[reader.node]
-    by_row = encodings.by_row(encoded.encoded.encoding)
-    nodes = []
-    gathered = {}
-    for role, part in parts.items():
-        if role not in by_row or part.form.shape[:1] != encoded.shape[:1]:
-            gathered[role] = part  # the same for all rows
-            continue
-        made = renamed(gather, names(f"{gather.name}/{role}"), [part.source, *gather.input[1:]])
-        made.attr["Tparams"].type = part.dtype.as_datatype_enum
-        nodes.append(made)
-        gathered[role] = Part(Input(made.name, 0), part.form)
-    decoding = Nodes(gather.name, names, gather.device)
-    encodings.decoding_rows(decoding, encoded.encoded.encoding, gathered, Form(encoded.dtype, encoded.shape))
-    return [*nodes, *_ending_as(gather.name, decoding)]

@@ -151,7 +151,7 @@ class Trials:
             if self._set.get(name, "") != encoding:
                 weight = self._encoder.weight(name, encoding)
                 assert weight is not None
-                self._live.set(name, weight.read())
+                self._live.set(name, weight.read)
                 self._set[name] = encoding
 
     def _datasets(self, part: str) -> list[str]:

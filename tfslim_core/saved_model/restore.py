@@ -31,6 +31,7 @@ from tfslim_core.graph import (
     parse_input,
     renamed,
 )
+from tfslim_core.saved_model.freed_memory import give_back_freed_memory
 from tfslim_core.saved_model.read import SavedModel, one_line, open_checkpoint
 from tfslim_core.weights import Array, Weight
 
@@ -63,6 +64,7 @@ def restored(model: SavedModel, graph: Graph, restore_op: str, filename: str) ->
     """
     if model.checkpoint is None:
         return Restored({}, [], {}, [])
+    give_back_freed_memory()
     reader = open_checkpoint(model.checkpoint)
     inside = needed(graph, [restore_op])
     values = {

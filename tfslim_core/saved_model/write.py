@@ -28,8 +28,9 @@ from tfslim_core.bundle import Bundle, copy_files
 from tfslim_core.encodings.scheme import Form, Nodes
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph, Input, NameMaker, NodeDef, constant, control_inputs, make_node
-from tfslim_core.quantization.placements import place, use_of
+from tfslim_core.quantization.placements import choose, place, use_of, waits_in_control_flow
 from tfslim_core.saved_model.compact import compact
+from tfslim_core.saved_model.freed_memory import give_back_freed_memory
 from tfslim_core.saved_model.read import one_line
 from tfslim_core.weights import ALIGNMENT, Array, Weight
 
@@ -90,6 +91,7 @@ def write_checkpoint(prefix: Path, tensors: Mapping[str, Weight]) -> None:
     Raises:
         ModelError: the disk is full or cannot be written to.
     """
+    give_back_freed_memory()
     with tempfile.TemporaryDirectory(prefix="shards-", dir=prefix.parent) as aside:
         try:
             shards = []
@@ -110,10 +112,19 @@ def write_checkpoint(prefix: Path, tensors: Mapping[str, Weight]) -> None:
 
 def _tensor(value: Array) -> Any:
     """The array as a tensor, without a copy where TensorFlow can take its memory."""
-    shareable = value.dtype.kind in "fiu" and value.flags.writeable and value.flags.c_contiguous
+    shareable = value.dtype.kind in "fiu" and value.flags.c_contiguous
     if shareable and value.nbytes and value.ctypes.data % ALIGNMENT == 0:
-        return tf.experimental.dlpack.from_dlpack(value.__dlpack__())  # type: ignore[misc]  # a number, as checked
+        same = np.asarray(_Writable(value))
+        return tf.experimental.dlpack.from_dlpack(same.__dlpack__())
     return tf.constant(value)
+
+
+class _Writable:
+    """An array's memory as one that may be written to, which dlpack insists on; nobody does."""
+
+    def __init__(self, value: Array) -> None:
+        self.value = value
+        self.__array_interface__ = {**value.__array_interface__, "data": (value.ctypes.data, False)}
 
 
 def _groups(items: Iterable[tuple[str, Weight]], limit: int) -> Iterator[list[tuple[str, Weight]]]:
@@ -147,18 +158,19 @@ def _servable(bundle: Bundle) -> _Servable:
 
 
 def _place(servable: _Servable, graph: Graph, node: NodeDef, weight: Weight) -> None:
-    """A small weight as a constant, any other as a variable. One that waits for other nodes is in a loop's frame, where
-    no variable can be read; it stays a constant too.
+    """A small weight as a constant, any other as a variable; but a constant in a loop's frame, where no variable can be
+    read, stays one.
     """
-    waits = control_inputs(node)
-    if waits or (weight.encoded is None and weight.nbytes < INLINE_BYTES):
+    small = weight.encoded is None and weight.nbytes < INLINE_BYTES
+    if small or waits_in_control_flow(graph, node.name):
         servable.nodes.append(inline_constant(node, weight))
         return
     name, dtype = node.name, tf.as_dtype(weight.dtype)
     handle = servable.names(f"{name}/handle")
     variable = make_node("VarHandleOp", handle, [], device=node.device, dtype=dtype, shared_name=name)
     variable.attr["shape"].shape.CopyFrom(tf.TensorShape(weight.shape).as_proto())
-    servable.nodes += [variable, make_node("ReadVariableOp", name, [handle], device=node.device, dtype=dtype)]
+    waits = [f"^{other}" for other in control_inputs(node)]
+    servable.nodes += [variable, make_node("ReadVariableOp", name, [handle, *waits], device=node.device, dtype=dtype)]
     stored = {(): weight} if weight.encoded is None else encodings.leaves(weight.encoded)
     keys = {roles: "/".join((name, *roles)) for roles in stored}
     servable.tensors |= {keys[roles]: part for roles, part in stored.items()}
@@ -288,7 +300,8 @@ def _with_decoding(graph: Graph) -> Graph:
         if large and not encodings.by_row(weight.encoded.encoding):
             weights[name] = _as_it_is(weight)  # codes: nothing unpacks a few rows of them
             continue
-        edit = place(graph, names, name, weight, use, "rows" if large else "graph")
+        rows = large and choose(use, weight, "rows")[0] == "rows"
+        edit = place(graph, names, name, weight, use, "rows" if rows else "graph")
         edits.append(edit)
         weights |= {name: _as_it_is(weight) for name, weight in edit.weights.items()}
     if not weights:
