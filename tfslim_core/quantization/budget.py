@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 Plan = Mapping[str, str]  # weight -> encoding; "" is as it is
-MOST_TRIES = 24  # single steps that are tried in vain beyond the place that bisection found
+MOST_TRIES = 64  # single steps that are tried in vain beyond the place that bisection found
 
 
 @dataclass(frozen=True)

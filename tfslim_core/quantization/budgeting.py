@@ -101,6 +101,8 @@ def _words(found: Found, sample: SplitSample, budget: Budget) -> list[str]:
     step, judged = found.next_step, found.next_judged
     if step is not None:
         at = f", at {_values(judged)}" if judged is not None and judged.values else ""
+        if judged is not None and judged.holds and found.finished:
+            at += ", which the others did not confirm"
         notes.append(f"the next step, {step.weight} as {step.encoding}, would save {step.saved:,} bytes{at}")
     return notes
 
