@@ -97,7 +97,7 @@ def _words(found: Found, sample: SplitSample, budget: Budget) -> list[str]:
         f"on {unseen:,} others; {100 * max(found.search.used, found.held_out.used):.0f} % of it is used"
     ]
     if not found.finished:
-        notes.append(f"the search was stopped after {budget.minutes:g} minutes; with more --search-minutes it goes on")
+        notes.append(f"the search was stopped after {budget.minutes:g} minutes; more --search-minutes may find more")
     step, judged = found.next_step, found.next_judged
     if step is not None:
         at = f", at {_values(judged)}" if judged is not None and judged.values else ""
