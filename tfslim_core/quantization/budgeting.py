@@ -14,7 +14,7 @@ from tfslim_core.quantization.encode_weights import Choice, candidates
 from tfslim_core.quantization.search import EXAMPLES, MINUTES, Progress, Search, search_encodings
 from tfslim_core.quantization.trials import refuse_unsearchable
 from tfslim_core.saved_model.served_signatures import signatures_in
-from tfslim_core.validation.sample import SplitSample, split_sample
+from tfslim_core.validation.sample import split_sample
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Searched:
+class Chosen:
     """The choice with a plan for every weight; harm: weight -> the relative L2 error that it is expected to make alone.
 
     notes: sentences on what was found.
@@ -58,7 +58,7 @@ class Searched:
     notes: Sequence[str]
 
 
-def search_within(bundle: Bundle, choice: Choice, budget: Budget, state: Path | None, progress: Progress) -> Searched:
+def search_within(bundle: Bundle, choice: Choice, budget: Budget, state: Path | None, progress: Progress) -> Chosen:
     """Search the smallest encodings within the budget.
 
     state: a file that is written while it searches, and that a later run goes on from.
@@ -79,7 +79,8 @@ def search_within(bundle: Bundle, choice: Choice, budget: Budget, state: Path | 
     )
     gate.check_names(gates, list(sample.signature.outputs), labelled=budget.label is not None)
     wanted = Search(gates, budget.main_output, budget.minutes, state)
-    found, ladders = search_encodings(bundle, choice, sample, wanted, progress)
+    searched = search_encodings(bundle, choice, sample, wanted, progress)
+    found, ladders = searched.found, searched.ladders
     harm = {
         name: max(rung.harm, 0.0) ** 0.5
         for name, encoding in found.plan.items()
@@ -87,11 +88,10 @@ def search_within(bundle: Bundle, choice: Choice, budget: Budget, state: Path | 
         if rung.encoding == encoding
     }
     plan = dict.fromkeys(candidates(bundle.graph, choice), "") | dict(found.plan)
-    return Searched(replace(choice, plan=plan), harm, _words(found, sample, budget))
+    return Chosen(replace(choice, plan=plan), harm, _words(found, *searched.examples, budget))
 
 
-def _words(found: Found, sample: SplitSample, budget: Budget) -> list[str]:
-    seen, unseen = sample.examples
+def _words(found: Found, seen: int, unseen: int, budget: Budget) -> list[str]:
     notes = [
         f"budget: {_values(found.search)} on the {seen:,} examples that were searched with, {_values(found.held_out)} "
         f"on {unseen:,} others; {100 * max(found.search.used, found.held_out.used):.0f} % of it is used"

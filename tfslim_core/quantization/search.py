@@ -47,13 +47,22 @@ class Search:
     state: Path | None = None
 
 
+@dataclass(frozen=True)
+class Searched:
+    """What was found, on which ladders, and how many examples it was searched and confirmed on."""
+
+    found: Found
+    ladders: Mapping[str, Sequence[Rung]]
+    examples: tuple[int, int]
+
+
 Progress = Callable[[str, int, int], None]
 
 
 def search_encodings(
     bundle: Bundle, choice: Choice, sample: SplitSample, wanted: Search, progress: Progress
-) -> tuple[Found, Mapping[str, Sequence[Rung]]]:
-    """The plan for the weights that `choice` may encode, and the ladders that it was found on.
+) -> Searched:
+    """The plan for the weights that `choice` may encode.
 
     Raises:
         DataError: the sample cannot judge the budget.
@@ -86,7 +95,7 @@ def search_encodings(
             seconds=60 * wanted.minutes - (time.monotonic() - start),
             progress=progress,
         )
-    return found, ladders
+        return Searched(found, ladders, (trials.examples("search"), trials.examples("held out")))
 
 
 def _ladder(nbytes: int, name: str, encoder: Encoder, trials: Trials, memo: Memo) -> list[Rung]:
@@ -128,7 +137,8 @@ def _fingerprint(bundle: Bundle, names: Sequence[str], sample: SplitSample, want
         digest.update(text.encode() + b"\0")
     digest.update(bundle.graph.to_graph_def().SerializeToString(deterministic=True))
     for name in names:
-        digest.update(bundle.graph.weights[name].read().tobytes())
+        value = np.ascontiguousarray(bundle.graph.weights[name].read())
+        digest.update(value.reshape(-1).view(np.uint8).data)
     for batch in (*sample.search, *sample.held_out):
         digest.update(batch.dataset.encode())
         for key, array in sorted(batch.feeds.items()):

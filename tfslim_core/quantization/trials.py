@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tfslim_core import encodings
 from tfslim_core.errors import DataError, UsageError
 from tfslim_core.gate import LABEL_METRICS, MODEL_METRICS, Gate
@@ -22,7 +24,8 @@ from tfslim_core.validation.batches import Batch
 from tfslim_core.validation.tally import DatasetStats, DatasetSummary
 from tfslim_core.weights import Weight
 
-CACHED_BYTES = 2 << 30  # encoded weights that are kept rather than encoded again
+CACHED_BYTES = 1 << 30  # encoded weights that are kept rather than encoded again
+ANSWERS_BYTES = 1 << 30  # of a part of the sample; batches whose answers would be more are left out
 _SHARES = ("top1_agreement", "exact_match", "cosine")  # 1 is best; of other metrics 0 is
 _COUNTED = ("top1_agreement", "exact_match", *LABEL_METRICS)  # shares of examples, known as well as these are many
 _DEVIATIONS = 1.645  # 95 % of a normal distribution are below
@@ -105,10 +108,21 @@ class Trials:
         self._memo = memo
         self._gates, self._main = gates, main
         self._set: dict[str, str] = {}
-        self._parts = {
-            name: _Part(batches, [live.run(signature, batch.feeds) for batch in batches])
-            for name, batches in parts.items()
-        }
+        self._parts = {name: self._asked(batches) for name, batches in parts.items()}
+
+    def _asked(self, batches: Sequence[Batch]) -> _Part:
+        answers: list[Answer] = []
+        size = 0
+        for batch in batches:
+            if answers and size > ANSWERS_BYTES:
+                break
+            answers.append(self._live.run(self._signature, batch.feeds))
+            size += sum(np.asarray(array).nbytes for array in answers[-1].values())
+        return _Part(batches[: len(answers)], answers)
+
+    def examples(self, part: str) -> int:
+        """How many examples a part of the sample has."""
+        return sum(map(len, self._parts[part].batches))
 
     def judge(self, plan: Plan, part: str) -> Judged:
         """What the plan comes to on a part of the sample."""

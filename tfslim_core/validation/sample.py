@@ -74,11 +74,6 @@ class SplitSample:
     search: list[Batch]
     held_out: list[Batch]
 
-    @property
-    def examples(self) -> tuple[int, int]:
-        """How many of each."""
-        return sum(map(len, self.search)), sum(map(len, self.held_out))
-
 
 def split_sample(
     signatures: Mapping[str, Signature],
