@@ -17,7 +17,7 @@ from benchmarks.alternating import Cost, measure
 from benchmarks.children import ChildError
 from benchmarks.digits import digits
 from benchmarks.graph_transform_tool import OldToolError, transform_in_child
-from benchmarks.models import dense_inputs, made, text_inputs
+from benchmarks.models import dense_inputs, made, text_examples
 from benchmarks.places import OUT
 from benchmarks.sheets import Sheet
 from benchmarks.subjects import Subject, basic_pitch, guesslang, tones
@@ -236,21 +236,28 @@ def goals(all_compared: Sequence[Compared]) -> Sheet:
             change = frozen.bytes - 4 * compared.live
             share = (int8.bytes - change) / max(compared.live, 1)
             rows.append(_goal(compared, "int8: bytes to live parameters, graph aside", share, 1.03))
-        for form in compared.forms:
-            if form.name.startswith("tfslim"):
-                for batch in BATCHES:
-                    ratio = form.cost.latency[batch].ratio
-                    rows.append(_goal(compared, f"{form.name}: latency, batch {batch}", ratio, 1.05))
-                memory = form.cost.peak_rss_bytes / original.cost.peak_rss_bytes
-                rows.append(_goal(compared, f"{form.name}: memory", memory, 1.0))
+        ours = [form for form in compared.forms if form.name.startswith("tfslim")]
+        for batch in BATCHES:
+            ratios = {form.name: form.cost.latency[batch].ratio for form in ours}
+            rows.append(_goal_of_worst(compared, f"latency ratio, batch {batch}", ratios, 1.05))
+        peak = original.cost.peak_rss_bytes
+        ratios = {form.name: form.cost.peak_rss_bytes / peak for form in ours}
+        rows.append(_goal_of_worst(compared, "memory ratio", ratios, 1.0))
         rows += _GOALS.get(compared.subject, _no_more)(compared)
-    missed = [row for row in rows if row[-1] == "missed"]
+    missed = [row for row in rows if row[-1] != "met"]
     met = f"{len(rows) - len(missed)} of {len(rows)} goals are met"
     return Sheet("Goals", ["model", "what", "found", "at most", ""], rows, [met + "."])
 
 
 def _goal(compared: Compared, what: str, found: float, most: float) -> list[str]:
     return [compared.subject, what, f"{found:.3f}", f"{most:.3f}", "met" if found <= most else "missed"]
+
+
+def _goal_of_worst(compared: Compared, what: str, found: Mapping[str, float], most: float) -> list[str]:
+    missing = ", ".join(name for name, value in found.items() if value > most)
+    worst = max(found, key=lambda name: found[name])
+    row = _goal(compared, f"{what}, the worst of tfslim's: {worst}", found[worst], most)
+    return [*row[:-1], f"missed by {missing}"] if missing else row
 
 
 def _no_more(compared: Compared) -> list[list[str]]:
@@ -313,15 +320,18 @@ _GOALS: Mapping[str, Callable[[Compared], list[list[str]]]] = {
 
 
 def _text() -> Case:
-    path = made("text", words=_WORDS, layers=3, filters=256, pretrained=1)
+    path = made("text", words=_WORDS, layers=3, filters=256, pretrained=1, steps=300)
+    inputs, labels = text_examples(2048, words=_WORDS, seed=1)
+    tuning, _ = text_examples(4000, words=_WORDS, seed=2)
     subject = Subject(
         "text",
         "text CNN, embedding of 100,000 x 300",
         path,
-        text_inputs(2048, words=_WORDS),
-        "2048 seeded texts, words by Zipf's law, that no search saw",
+        inputs,
+        f"{len(labels):,} generated texts, words by Zipf's law, that neither training nor tuning saw",
         classifies=True,
-        tuning={"tuning": _npz("text", text_inputs(2048, words=_WORDS, seed=2))},
+        tuning={"tuning": _npz("text", tuning)},
+        labels=labels,
     )
     return Case(subject, ["top1_agreement>=0.98"])
 

@@ -50,11 +50,13 @@ def text_classifier(
     layers: int = 2,
     filters: int = 128,
     pretrained: int = 0,
+    steps: int = 0,
     seed: int = 0,
 ) -> None:
     """A text CNN: ids [batch, length] of int64, an embedding, convolutions, max pooling, class scores.
 
     pretrained: whether the table's first values are a constant of the graph, as those of trained word vectors are.
+    steps: of training, on `text_examples`; without any the weights are random.
     """
 
     def build() -> tuple[Any, Any]:
@@ -73,7 +75,12 @@ def text_classifier(
         scores = tf.nn.softmax(5 * _dense(tf.reduce_max(h, axis=1), filters, classes, "head"))
         return {"ids": ids}, {"scores": scores}
 
-    _export(path, build, seed)
+    def feeds() -> Iterator[dict[str, Any]]:
+        for step in range(steps):
+            fed, wanted = text_examples(64, words=words, length=length, classes=classes, seed=1000 + step)
+            yield {"ids:0": fed["ids"], "labels:0": wanted}
+
+    _export(path, build, seed, _label_loss if steps else _any_loss, feeds())
 
 
 def digit_classifier(path: Path, *, hidden: int = 1024, epochs: int = 30, batch: int = 50, seed: int = 0) -> None:
@@ -94,12 +101,7 @@ def digit_classifier(path: Path, *, hidden: int = 1024, epochs: int = 30, batch:
             for rows in np.array_split(order.permutation(len(images)), len(images) // batch):
                 yield {"x:0": images[rows], "keep:0": 0.7, "labels:0": labels[rows]}
 
-    def loss(outputs: Mapping[str, Any]) -> Any:
-        wanted = tf1.placeholder(tf.int64, [None], name="labels")
-        chosen = tf.gather(outputs["scores"], wanted, batch_dims=1)
-        return -tf.reduce_mean(tf.math.log(chosen + 1e-9))
-
-    _export(path, build, seed, loss, feeds())
+    _export(path, build, seed, _label_loss, feeds())
 
 
 def transformer(path: Path, *, blocks: int = 4, width: int = 256, heads: int = 4, seed: int = 0) -> None:
@@ -154,12 +156,30 @@ def text_inputs(batch: int, *, words: int = 50_000, length: int = 64, seed: int 
     return {"ids": np.minimum(ids, words - 1).astype(np.int64)}
 
 
+def text_examples(
+    batch: int, *, words: int, length: int = 64, classes: int = 20, seed: int = 1
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Texts of classes to learn, and the classes: some words of each, more or fewer, are ones of its class's own."""
+    rng = np.random.default_rng(seed)
+    ids = text_inputs(batch, words=words, length=length, seed=seed)["ids"]
+    labels = rng.integers(0, classes, batch)
+    own = rng.random(ids.shape) < rng.uniform(0, 0.3, (batch, 1))
+    ids = np.where(own, ids // classes * classes + labels[:, None], ids)
+    return {"ids": np.minimum(ids, words - 1)}, labels
+
+
 def _dense(x: Any, inputs: int, outputs: int, name: str) -> Any:
     kernel = tf1.get_variable(
         f"{name}/kernel", [inputs, outputs], initializer=tf1.random_normal_initializer(stddev=(2 / inputs) ** 0.5)
     )
     bias = tf1.get_variable(f"{name}/bias", [outputs], initializer=tf1.random_normal_initializer(stddev=0.1))
     return tf.nn.bias_add(tf.matmul(x, kernel), bias)
+
+
+def _label_loss(outputs: Mapping[str, Any]) -> Any:
+    wanted = tf1.placeholder(tf.int64, [None], name="labels")
+    chosen = tf.gather(outputs["scores"], wanted, batch_dims=1)
+    return -tf.reduce_mean(tf.math.log(chosen + 1e-9))
 
 
 def _any_loss(outputs: Mapping[str, Any]) -> Any:
