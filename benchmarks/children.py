@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,9 +38,11 @@ def run(module: str, *arguments: str, timeout: float) -> None:
 
 
 def _last_words(stderr: str) -> str:
+    """The line that tells most: a failed check of TensorFlow's, else the last exception's, else the last."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    raised = [match[1] for line in lines if (match := re.match(r"(?:\w+\.)*(\w+(?:Error|Exception)\b.*)", line))]
     fatal = [line for line in lines if "Check failed" in line]
-    return ([*lines[-1:], *fatal[-1:]] or ["it said nothing"])[-1][:200]
+    return ([*lines[-1:], *raised[-1:], *fatal[-1:]] or ["it said nothing"])[-1][:200]
 
 
 def _text(output: Any) -> str:

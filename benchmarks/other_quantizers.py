@@ -5,6 +5,7 @@ Both may abort, so they run in a process of their own: `python -m benchmarks.oth
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -59,7 +60,13 @@ def _tflite(model: Path, out: Path, signature: str) -> None:
     converter = tf.lite.TFLiteConverter.from_saved_model(str(model), signature_keys=[signature])
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
-    out.write_bytes(converter.convert())
+    try:
+        converted = converter.convert()
+    except Exception as error:
+        if lacking := re.search(r"^Custom ops: (.*)$", str(error), re.MULTILINE):
+            raise SystemExit(f"TFLite has no kernel for {lacking[1]}") from None
+        raise
+    out.write_bytes(converted)
 
 
 if __name__ == "__main__":
