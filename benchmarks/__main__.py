@@ -59,6 +59,27 @@ def serving(
 
 
 @app.command()
+def encodings(
+    only: Annotated[list[str] | None, typer.Option(metavar="MODEL", help="One of the models; may be repeated.")] = None,
+    seconds: Seconds = 8,
+    write_docs: WriteDocs = False,
+) -> None:
+    """All encodings and a search under a budget, beside the old recipe, TensorFlow's MLIR quantizer and TFLite."""
+    from benchmarks import encodings as section
+
+    unknown = set(only or ()) - set(section.CASES)
+    if unknown:
+        raise typer.BadParameter(f"no model {min(unknown)!r} (there are: {', '.join(section.CASES)})")
+    before = facts(_command())
+    found = []
+    with _telling() as told:
+        for name in only or section.CASES:
+            found.append(section.run(section.CASES[name](), seconds, told))
+    sheets = [*map(section.sheet, found), section.goals(found)]
+    _publish("encodings", "Encodings", before, sheets, found, write_docs)
+
+
+@app.command()
 def stages(write_docs: WriteDocs = False) -> None:
     """Time and memory of slimming a 120 MB model."""
     from benchmarks import stages as section
@@ -121,6 +142,7 @@ def big(
 def everything(seconds: Seconds = 8, write_docs: WriteDocs = False) -> None:
     """All of them but `big`, one after the other."""
     serving(None, seconds, write_docs)
+    encodings(None, seconds, write_docs)
     stages(write_docs)
     transforms(write_docs)
     quantized_nodes(write_docs)

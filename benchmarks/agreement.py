@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import tflite
 from benchmarks.subjects import Subject
 from tfslim_core.errors import ModelError
 from tfslim_core.metrics import ErrorStats, main_output
@@ -20,11 +21,13 @@ Answers = Sequence[Mapping[str, np.ndarray]]
 class Agreement:
     """top1: share of examples with the same top class, None where there are no classes. rel_l2: of the worst float
     output. equal: share of equal elements of the worst other output (strings, integers), None where there is none.
+    accuracy: share of examples whose top class is their label, None where there are no labels.
     """
 
     top1: float | None
     rel_l2: float
     equal: float | None
+    accuracy: float | None = None
 
 
 def ask(subject: Subject, path: Path) -> Answers:
@@ -33,7 +36,11 @@ def ask(subject: Subject, path: Path) -> Answers:
     Raises:
         ModelError: the model cannot be loaded or cannot answer.
     """
-    found = answers(path, [Request(subject.signature, feeds) for feeds in subject.batches()])
+    requests = [Request(subject.signature, feeds) for feeds in subject.batches()]
+    if path.suffix == tflite.SUFFIX:
+        with tflite.Process(path) as process:
+            return [process.ask(request) for request in requests]
+    found = answers(path, requests)
     for answer in found:
         if isinstance(answer, ModelError):
             raise answer
@@ -56,4 +63,12 @@ def compare(subject: Subject, original: Answers, other: Answers) -> Agreement:
         summaries[main].metrics.top1_agreement if main and subject.classifies else None,
         max((np.inf if error is None else error for error in relative), default=0.0),
         min(equal, default=None),
+        _accuracy(subject, other, main),
     )
+
+
+def _accuracy(subject: Subject, answers: Answers, main: str | None) -> float | None:
+    if subject.labels is None or main is None:
+        return None
+    top = np.concatenate([answer[main].argmax(-1) for answer in answers])
+    return float((top == subject.labels).mean())

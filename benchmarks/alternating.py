@@ -10,9 +10,11 @@ from statistics import median
 
 import numpy as np
 
+from benchmarks import tflite
 from benchmarks.subjects import Feeds
 from tfslim_core.saved_model.fresh_process import ModelProcess, Request
 
+Opened = ModelProcess | tflite.Process
 _LOADS = 3
 _ROUNDS = 15
 _MOST_REPEATS = 1000
@@ -57,11 +59,11 @@ def measure(
     requests = [Request(signature, feeds_by_batch[batch]) for batch in batches]
     loads: dict[str, list[float]] = {name: [] for name in models}
     with ExitStack() as stack:
-        kept: dict[str, ModelProcess] = {}
+        kept: dict[str, Opened] = {}
         for turn in range(_LOADS):
             told(f"load {turn + 1}/{_LOADS}")
             for name in _order(list(models), turn):
-                process = ModelProcess(models[name], requests)
+                process = _opened(models[name], requests)
                 loads[name].append(process.load_seconds)
                 if turn == _LOADS - 1:
                     kept[name] = stack.enter_context(process)
@@ -76,8 +78,16 @@ def measure(
     }
 
 
+def _opened(path: Path, requests: Sequence[Request]) -> Opened:
+    return tflite.Process(path, requests) if path.suffix == tflite.SUFFIX else ModelProcess(path, requests)
+
+
 def _rounds(
-    kept: Mapping[str, ModelProcess], request: int, batch: int, seconds: float, told: Callable[[str], None]
+    kept: Mapping[str, Opened],
+    request: int,
+    batch: int,
+    seconds: float,
+    told: Callable[[str], None],
 ) -> dict[str, Latency]:
     slice_ms = seconds * 1000 / _ROUNDS
     repeats = {name: _repeats(process.time(request, 3), slice_ms) for name, process in kept.items()}

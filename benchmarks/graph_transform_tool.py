@@ -6,14 +6,11 @@ BUNDLE OUT`. It knows a GraphDef alone; signatures, tags and the op that fills t
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.places import ROOT
+from benchmarks import children
 
 RECIPE = (
     "strip_unused_nodes",
@@ -36,15 +33,10 @@ def transform_in_child(bundle: Path, out: Path, timeout: float = 600) -> None:
     Raises:
         OldToolError: it failed, died or took too long.
     """
-    command = [sys.executable, "-m", "benchmarks.graph_transform_tool", str(bundle), str(out)]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     try:
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
-    except subprocess.TimeoutExpired as late:
-        raise OldToolError(f"{_step(_text(late.stdout))}: not done after {timeout:g} s") from None
-    if done.returncode:
-        how = signal.Signals(-done.returncode).name + ": " if done.returncode < 0 else ""
-        raise OldToolError(f"{_step(done.stdout)}: {how}{_last_words(done.stderr)}")
+        children.run("benchmarks.graph_transform_tool", str(bundle), str(out), timeout=timeout)
+    except children.ChildError as error:
+        raise OldToolError(f"{_step(error.stdout)}: {error}") from None
 
 
 def transform(bundle: Path, out: Path) -> None:
@@ -102,16 +94,6 @@ def _nodes(tensors: list[str]) -> list[str]:
 def _step(stdout: str) -> str:
     steps = [line.removeprefix(_STEP) for line in stdout.splitlines() if line.startswith(_STEP)]
     return steps[-1] if steps else "before the first step"
-
-
-def _last_words(stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    fatal = [line for line in lines if "Check failed" in line]
-    return ([*lines[-1:], *fatal[-1:]] or ["it said nothing"])[-1][:200]
-
-
-def _text(output: Any) -> str:
-    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pipelines.demo_data import gather, roots
 Feeds = Mapping[str, NDArray[Any]]
 
 _PER_EXTENSION = 80  # about 1500 files on a usual machine
-_TUNING = 256  # files that int8 is tuned on; the others are what the answers are compared on
+_TUNING = 256  # files that int8 is tuned on
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Subject:
 
     inputs: examples to compare answers and to measure latencies on, first axis the batch. asked: what they are, in
     words. classifies: whether the top class of an answer means something. tuning: data for `tfslim slim`, by name.
+    labels: the right classes of the inputs, where they are known.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Subject:
     classifies: bool
     signature: str = "serving_default"
     tuning: Mapping[str, str] = field(default_factory=dict)
+    labels: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -52,17 +54,20 @@ class Subject:
         return [{k: a[start : start + size] for k, a in self.inputs.items()} for start in range(0, len(self), size)]
 
 
-def guesslang() -> Subject:
-    """A real classifier of source code: string input, table, TF2 control flow."""
-    texts = source_files()
+def guesslang(tuning: int = _TUNING, per_extension: int = _PER_EXTENSION) -> Subject:
+    """A real classifier of source code: string input, table, TF2 control flow.
+
+    tuning: files to tune on; the others are what the answers are compared on.
+    """
+    texts = source_files(per_extension)
     return Subject(
         "guesslang",
         "real classifier of source code",
         _there(GUESSLANG),
-        {"inputs": np.array([text.encode() for text in texts[_TUNING:]], object)},
-        f"{len(texts) - _TUNING} real source files that the tuning did not see",
+        {"inputs": np.array([text.encode() for text in texts[tuning:]], object)},
+        f"{len(texts) - tuning:,} real source files that the tuning did not see",
         classifies=True,
-        tuning={"tuning": str(_jsonl(texts[:_TUNING], OUT / "tuning.jsonl"))},
+        tuning={"tuning": str(_jsonl(texts[:tuning], OUT / f"tuning-{tuning}.jsonl"))},
     )
 
 
@@ -86,7 +91,7 @@ def basic_pitch() -> Subject:
         "basic_pitch",
         "real audio CNN",
         _there(BASIC_PITCH),
-        {"input_2": _tones(64)},
+        {"input_2": tones(64)},
         "64 windows of seeded tones in noise",
         classifies=False,
     )
@@ -101,9 +106,9 @@ SUBJECTS: Mapping[str, Callable[[], Subject]] = {
 
 
 @cache
-def source_files() -> list[str]:
+def source_files(per_extension: int = _PER_EXTENSION) -> list[str]:
     """Real source files of this machine, in an order that mixes the languages and is the same each time."""
-    texts = list(gather(roots(), _PER_EXTENSION).values())
+    texts = list(gather(roots(), per_extension).values())
     random.Random(0).shuffle(texts)
     return texts
 
@@ -114,9 +119,9 @@ def _jsonl(texts: list[str], file: Path) -> Path:
     return file
 
 
-def _tones(windows: int, length: int = 43_844, rate: int = 22_050) -> NDArray[np.float32]:
+def tones(windows: int, length: int = 43_844, rate: int = 22_050, seed: int = 1) -> NDArray[np.float32]:
     """[windows, length, 1]: three decaying notes with overtones in each window, in a little noise."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     time = np.arange(length) / rate
     sound = 0.01 * rng.standard_normal((windows, length))
     for window in sound:

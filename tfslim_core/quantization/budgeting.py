@@ -108,4 +108,6 @@ def _words(found: Found, seen: int, unseen: int, budget: Budget) -> list[str]:
 
 
 def _values(judged: Judged) -> str:
-    return ", ".join(f"{name.partition('>')[0].partition('<')[0]} {value:.5g}" for name, value in judged.values.items())
+    return ", ".join(
+        f"{name.partition('>')[0].partition('<')[0]} {value + 0.0:.5g}" for name, value in judged.values.items()
+    )
