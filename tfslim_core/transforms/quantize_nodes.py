@@ -4,9 +4,9 @@
     After:  y = Dequantize(QuantizedMaxPool(Requantize(QuantizedAdd(Requantize(QuantizedConv2D(q, W')), b'))))
             with q = QuantizeV2(x), and W', b' stored in 8 bits
 
-For runtimes and hardware that are fast in eight bits. On an x86 CPU with TensorFlow 2.21 it is five to ten times
+For runtimes and hardware that are fast in eight bits. On an x86 CPU with TensorFlow 2.21 it is four to nine times
 *slower* than float32 (a small convolutional net and a stack of 1,024 x 1,024 matrices, batches of 1 and 32, two
-threads, on a machine that had other work too): use `quantize_weights` to make a model smaller there. Files shrink
+threads; docs/benchmarks.md): use `quantize_weights` to make a model smaller there. Files shrink
 alike, to about a quarter of the weights' bytes; the graph has some five times as many nodes.
 
 Add, AddV2, AvgPool, BiasAdd, Concat, ConcatV2, Conv2D, MatMul, MaxPool, Mul, Relu, Relu6, Reshape and ResizeBilinear of
