@@ -38,7 +38,9 @@ def model(tmp_path_factory):
             hidden = tf.nn.relu(tf.matmul(hidden, w))
         other = tf.matmul(x, tf1.get_variable("other", initializer=normal(32, 300, seed=7)))
         scores = tf.matmul(hidden, tf1.get_variable("head", initializer=normal(64, 8, seed=9)))
-        outputs = {"scores": tf.nn.softmax(scores), "one": tf.zeros_like(x[:, :1])}
+        coarse = tf.matmul(x, tf1.get_variable("coarse", initializer=np.rint(normal(32, 64, seed=6)) * 4))
+        outputs = {"scores": tf.nn.softmax(scores), "one": tf.zeros_like(x[:, :1]), "coarse": coarse}
+        outputs["class"] = tf.argmax(scores, axis=-1)
         return {"serving_default": ({"x": x}, outputs), "other": ({"x": x}, {"y": other})}
 
     return save_v1(tmp_path_factory.mktemp("model") / "m", build)
@@ -81,7 +83,7 @@ def test_a_budget_holds_on_data_that_was_not_seen(model, bundle, data, tmp_path)
     assert 0.93 <= agreement(model, tmp_path / "loose.served", data / "unseen.npz") < 0.98
     stored = [weight for weight in read_bundle(tmp_path / "loose").manifest.weights if weight.placement != "none"]
     assert len({weight.encoding for weight in stored}) > 1  # each weight its own
-    assert all(weight.harm is not None and weight.harm > 0 for weight in stored if "other" not in weight.name)
+    assert all(weight.harm is not None and weight.harm > 0 for weight in stored if weight.name.startswith("w"))
 
 
 def test_a_weight_that_the_data_does_not_reach_is_not_crushed(bundle, data, tmp_path):
@@ -96,6 +98,22 @@ def test_a_weight_that_the_data_does_not_reach_is_not_crushed(bundle, data, tmp_
     (other,) = (encoding for name, encoding in encodings.items() if name.startswith("other"))
     assert other == "int8"
     assert "int2" in encodings.values()
+
+
+def test_a_budget_on_classes_is_searched_by_the_scores_behind_them(bundle, data, tmp_path):
+    budget = {"budget": ["class:exact_match>=0.9"], "data": {"d": str(data / "seen.npz")}}
+    report = api.quantize(bundle, tmp_path / "out", **budget)
+    assert report.notes[0].startswith("budget: class:exact_match 0.9")
+    assert any(weight.encoding not in ("int8", "float32") for weight in report.weights if weight.name.startswith("w"))
+
+
+def test_a_weight_of_whole_numbers_is_searched_too(bundle, data, tmp_path):
+    """Six bits hold it exactly, which says nothing of fewer."""
+    budget = {"budget": ["coarse:rel_l2_error<=0.001"], "data": {"d": str(data / "seen.npz")}}
+    report = api.quantize(bundle, tmp_path / "out", **budget)
+    assert report.notes[0].startswith("budget: coarse:rel_l2_error ")
+    (coarse,) = (weight for weight in report.weights if weight.name.startswith("coarse"))
+    assert coarse.bytes_after < coarse.bytes_before / 4
 
 
 def test_the_same_seed_finds_the_same(bundle, data, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,12 +108,13 @@ def _ladder(nbytes: int, name: str, encoder: Encoder, trials: Trials, memo: Memo
     costs = {one: cost for one, cost in found.items() if cost is not None}
     if PROBE not in costs:
         return [as_it_is]
-    of_bounded, of_any = trials.harm(name, PROBE, "probe")
-    if not of_any and costs[PROBE][1]:
-        # No answer of this signature hangs on it, so that nothing here can tell what another needs.
+    harm, squared = trials.harm(name, PROBE, "probe"), costs[PROBE][1]
+    if not harm and squared:
+        # No answer that is bounded hangs on it, so that nothing here can tell what others need.
         return [Rung(UNSEEN, costs[UNSEEN][0], 0.0)] if UNSEEN in costs else [as_it_is]
-    harm = of_bounded / max(costs[PROBE][1], np.finfo(np.float64).tiny)
-    return ladder([as_it_is, *(Rung(one, size, float(harm * error)) for one, (size, error) in costs.items())])
+    per_error = harm / squared if squared else math.inf
+    rungs = [Rung(one, size, per_error * error if error else 0.0) for one, (size, error) in costs.items()]
+    return ladder([as_it_is, *(rung for rung in rungs if math.isfinite(rung.harm))])
 
 
 def _cost(encoder: Encoder, name: str, encoding: str) -> tuple[int, float] | None:

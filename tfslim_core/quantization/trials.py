@@ -129,19 +129,16 @@ class Trials:
         found = self._memo.get(f"{part}: {json.dumps(plan, sort_keys=True)}", lambda: self._measured(plan, part))
         return Judged(found["used"], bool(found["holds"]), found["values"])
 
-    def harm(self, name: str, encoding: str, part: str) -> tuple[float, float]:
-        """The squared relative L2 error that the weight alone makes of the outputs that are bounded, and of any."""
+    def harm(self, name: str, encoding: str, part: str) -> float:
+        """The squared relative L2 error that the weight alone makes of the outputs that are bounded."""
 
-        def measured() -> tuple[float, float]:
+        def measured() -> float:
             self._apply({name: encoding})
             summaries = self._summaries(part).values()
             self._apply({name: ""})
-            bounded = [_distance(summary, key) for summary in summaries for key in self._bounded(summary)]
-            everything = [_distance(summary, key) for summary in summaries for key in summary.outputs]
-            return max(bounded, default=0.0), max(everything, default=0.0)
+            return max((_distance(summary, key) for summary in summaries for key in self._bounded(summary)), default=0)
 
-        of_bounded, of_any = self._memo.get(f"{part}: {name} {encoding}", measured)
-        return float(of_bounded), float(of_any)
+        return float(self._memo.get(f"{part}: {name} {encoding}", measured))
 
     def _measured(self, plan: Plan, part: str) -> dict[str, object]:
         self._apply(plan)
@@ -179,7 +176,12 @@ class Trials:
 
     def _bounded(self, summary: DatasetSummary) -> Iterator[str]:
         for gate in self._gates:
-            yield gate.output or self._main or _guessed(summary)
+            key = gate.output or self._main or _guessed(summary)
+            if key in summary.outputs and summary.outputs[key].kind != "float":
+                # A text or a class number turns round or does not; what it is taken from shows how near it is.
+                yield from (other for other, output in summary.outputs.items() if output.kind == "float")
+            else:
+                yield key
 
     def _value(self, gate: Gate, summary: DatasetSummary) -> float | None:
         if gate.metric in LABEL_METRICS:
