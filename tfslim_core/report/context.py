@@ -23,7 +23,9 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """How one weight is stored now. `spec` is its dtype and shape in words; `harm` has the budget metric's unit."""
+    """How one weight is stored now. `spec` is its dtype and shape in words; `harm` the relative L2 error of the answers
+    that it makes alone.
+    """
 
     name: str
     spec: str
