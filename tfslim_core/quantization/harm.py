@@ -16,8 +16,8 @@ import numpy as np
 
 from tfslim_core import encodings
 from tfslim_core.bundle import Bundle
-from tfslim_core.graph import Graph, control_inputs
-from tfslim_core.quantization.encode_weights import Choice, candidates
+from tfslim_core.graph import Graph
+from tfslim_core.quantization.encode_weights import Choice, candidates_in_session
 from tfslim_core.quantization.live_model import Answer, LiveModel
 from tfslim_core.quantization.placements import use_of
 from tfslim_core.saved_model.fresh_process import Request
@@ -75,17 +75,12 @@ def measure_harm(
 ) -> Harm:
     """Try each weight that `choice` would encode on the requests, alone, and then all that did no harm together.
 
-    random: (signature, output) pairs that answer differently each time, and so tell nothing. A constant in a loop of
-    TensorFlow 1 is not tried: no variable can take its place there.
+    random: (signature, output) pairs that answer differently each time, and so tell nothing.
     """
     if encodings.is_exact(choice.encoding):
         return NO_HARM
     graph = bundle.graph
-    names = [
-        name
-        for name in candidates(graph, choice)
-        if not (graph.has_v1_control_flow and control_inputs(graph.nodes[name]))
-    ]
+    names = candidates_in_session(graph, choice)
     if not names or not requests:
         return NO_HARM
     with LiveModel(bundle, names) as live:

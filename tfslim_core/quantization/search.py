@@ -15,9 +15,8 @@ import numpy as np
 from tfslim_core.bundle import Bundle
 from tfslim_core.encodings import footprint
 from tfslim_core.gate import Gate
-from tfslim_core.graph import control_inputs
 from tfslim_core.quantization.budget import Found, Rung, ladder, search
-from tfslim_core.quantization.encode_weights import Choice, candidates
+from tfslim_core.quantization.encode_weights import Choice, candidates_in_session
 from tfslim_core.quantization.live_model import LiveModel
 from tfslim_core.quantization.trials import Encoder, Memo, Trials
 from tfslim_core.validation.batches import Batch
@@ -70,13 +69,9 @@ def search_encodings(
     """
     start = time.monotonic()
     graph = bundle.graph
-    names = [
-        name
-        for name in candidates(graph, choice)
-        if not (graph.has_v1_control_flow and control_inputs(graph.nodes[name]))
-    ]
+    names = candidates_in_session(graph, choice)
     encoder = Encoder(graph)
-    memo = Memo(wanted.state, _fingerprint(bundle, names, sample, wanted))
+    memo = Memo(wanted.state, _fingerprint(bundle, names, sample, wanted) if wanted.state else "")
     parts = {"search": sample.search, "held out": sample.held_out, "probe": _first(sample.search, PROBED_EXAMPLES)}
     with LiveModel(bundle, names) as live:
         progress("ask the model as it is", 0, 0)

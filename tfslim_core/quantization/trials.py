@@ -90,7 +90,7 @@ class _Part:
 class Trials:
     """A live model whose weights are set by plans, and the sample that it is asked.
 
-    memo: where what plans came to is kept, so that a search that was stopped goes on from there; None keeps nothing.
+    memo: where what plans came to is kept, so that a search that was stopped goes on from there.
     """
 
     def __init__(
@@ -174,9 +174,14 @@ class Trials:
             found[batch.dataset].add(batch, wanted, self._live.run(self._signature, batch.feeds))
         return {name: stats.summary() for name, stats in found.items()}
 
+    def _output(self, gate: Gate, summary: DatasetSummary) -> str:
+        """The output that a gate bounds."""
+        guessed = main_output({key: (one.kind, one.scores_classes) for key, one in summary.outputs.items()})
+        return gate.output or self._main or guessed or ""
+
     def _bounded(self, summary: DatasetSummary) -> Iterator[str]:
         for gate in self._gates:
-            key = gate.output or self._main or _guessed(summary)
+            key = self._output(gate, summary)
             if key in summary.outputs and summary.outputs[key].kind != "float":
                 # A text or a class number turns round or does not; what it is taken from shows how near it is.
                 yield from (other for other, output in summary.outputs.items() if output.kind == "float")
@@ -187,7 +192,7 @@ class Trials:
         if gate.metric in LABEL_METRICS:
             accuracy = (summary.labels or {}).get("accuracy")
             return None if accuracy is None or accuracy.difference is None else -accuracy.difference
-        output = summary.outputs.get(gate.output or self._main or _guessed(summary))
+        output = summary.outputs.get(self._output(gate, summary))
         if output is None or output.mismatches:
             return None
         value = getattr(output.metrics, gate.metric)
@@ -205,7 +210,7 @@ class Trials:
                     raise DataError(
                         f"budget '{gate}' has no value on dataset {dataset!r}: the output is of another kind"
                     )
-                output = summary.outputs.get(gate.output or self._main or _guessed(summary))
+                output = summary.outputs.get(self._output(gate, summary))
                 if output is not None and output.constant:
                     raise DataError(
                         f"budget '{gate}': on dataset {dataset!r} the original answers alike on every example"
@@ -244,10 +249,6 @@ def wilson_upper(share: float, examples: int) -> float:
 def _losses(gate: Gate, value: float) -> tuple[float, float]:
     """The loss, and how much of it is allowed."""
     return (1 - value, 1 - gate.bound) if gate.metric in _SHARES else (value, gate.bound)
-
-
-def _guessed(summary: DatasetSummary) -> str:
-    return main_output({key: (o.kind, o.scores_classes) for key, o in summary.outputs.items()}) or ""
 
 
 def _distance(summary: DatasetSummary, key: str) -> float:
