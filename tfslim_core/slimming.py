@@ -162,13 +162,16 @@ def _harm(bundle: Bundle, choice: Choice, sample: Sample, settings: Settings, pr
 
 
 def _words(harm: Harm) -> str:
-    if not harm.leave:
+    if not harm.instead:
         return ""
-    many = len(harm.leave) != 1
-    worst = max(harm.alone[name] for name in harm.leave)
+    left = sum(not encoding for encoding in harm.instead.values())
+    worst = max(harm.alone[name] for name in harm.instead)
     moved = f"moves them by {100 * worst:.2g} %" if worst < float("inf") else "makes NaN or infinity of them"
-    what = f"{len(harm.leave)} weight{'s' * many} left as {'they were' if many else 'it was'}"
-    return f"{what}: int8 harms the answers (the worst alone {moved})"
+    what = [
+        f"{number} {how}" for number, how in ((len(harm.instead) - left, "in more bits"), (left, "as before")) if number
+    ]
+    weights = "weight" if len(harm.instead) == 1 else "weights"
+    return f"{weights} stored {' and '.join(what)}: int8 harms the answers (the worst alone {moved})"
 
 
 def _stage(name: str, bundle: Bundle, start: float, notes: str = "") -> Stage:
