@@ -167,11 +167,9 @@ def _words(harm: Harm) -> str:
     left = sum(not encoding for encoding in harm.instead.values())
     worst = max(harm.alone[name] for name in harm.instead)
     moved = f"moves them by {100 * worst:.2g} %" if worst < float("inf") else "makes NaN or infinity of them"
-    what = [
-        f"{number} {how}" for number, how in ((len(harm.instead) - left, "in more bits"), (left, "as before")) if number
-    ]
-    weights = "weight" if len(harm.instead) == 1 else "weights"
-    return f"{weights} stored {' and '.join(what)}: int8 harms the answers (the worst alone {moved})"
+    ways = {"stored in more bits": len(harm.instead) - left, "left as they were": left}
+    what = ", ".join(f"{many} weight{'s' * (many != 1)} {how}" for how, many in ways.items() if many)
+    return f"{what}: int8 harms the answers (the worst alone {moved})"
 
 
 def _stage(name: str, bundle: Bundle, start: float, notes: str = "") -> Stage:
