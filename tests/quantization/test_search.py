@@ -86,6 +86,18 @@ def test_a_budget_holds_on_data_that_was_not_seen(model, bundle, data, tmp_path)
     assert all(weight.harm is not None and weight.harm > 0 for weight in stored if weight.name.startswith("w"))
 
 
+def test_what_was_found_can_be_asked_for_again(bundle, data, tmp_path):
+    report = api.quantize(
+        bundle, tmp_path / "a", budget=["top1_agreement>=0.98"], data={"d": str(data / "seen.npz")}, search_minutes=0.5
+    )
+    stored = [weight for weight in report.weights if weight.placement != "none"]
+    assert any("/tensor" in weight.encoding for weight in stored)  # what the name alone would not say
+    for weight in stored:
+        again = api.quantize(bundle, tmp_path / "b", encoding=weight.encoding, include=[weight.name], overwrite=True)
+        (same,) = (other for other in again.weights if other.name == weight.name)
+        assert (same.encoding, same.bytes_after) == (weight.encoding, weight.bytes_after)
+
+
 def test_a_weight_that_the_data_does_not_reach_is_not_crushed(bundle, data, tmp_path):
     report = api.quantize(
         bundle,

@@ -109,7 +109,7 @@ def encode_weights(
             placement, why = choose(use, stored, choice.placement)
             edits.append(place(graph, names, name, stored, use, placement))
             why = f"{reason}; nothing is lost as it is stored" if reason else why
-            entries.append(_stored(name, weight, stored, placement, why, measured))
+            entries.append(_stored(name, weight, stored, encoding, placement, why, measured))
         elif np.issubdtype(weight.dtype, np.floating):
             entries.append(_left(name, weight, reason, measured))
     changed = graph.replace(
@@ -118,6 +118,27 @@ def encode_weights(
         weights=dict(chain.from_iterable(edit.weights.items() for edit in edits)),
     )
     return changed, entries
+
+
+def with_earlier(graph: Graph, entries: Sequence[WeightEntry], earlier: Sequence[WeightEntry]) -> list[WeightEntry]:
+    """The entries, and for what had been stored encoded before the ones of then.
+
+    graph: as it was before these entries' weights were encoded.
+    """
+    stored = {
+        entry.name: entry
+        for entry in earlier
+        if entry.placement != "none" and _is_stored(graph, entry.name, graph.weights.get(entry.name))
+    }
+    new = [stored.pop(entry.name, entry) for entry in entries]
+    return [*new, *stored.values()]
+
+
+def _is_stored(graph: Graph, name: str, weight: Weight | None) -> bool:
+    """Whether a weight is held as parts, or was replaced by them where it is decoded in the graph."""
+    if weight is not None:
+        return weight.encoded is not None
+    return any(other.startswith(f"{name}/") for other in graph.nodes)
 
 
 def _left_out(weight: Weight, name: str, choice: Choice) -> str:
@@ -165,16 +186,18 @@ def _left(name: str, weight: Weight, reason: str, harm: float | None) -> WeightE
 
 
 def _stored(
-    name: str, weight: Weight, stored: Weight, placement: Placement, reason: str, harm: float | None
+    name: str, weight: Weight, stored: Weight, asked: str, placement: Placement, reason: str, harm: float | None
 ) -> WeightEntry:
+    """asked: the encoding as a user names it, which also says how scales are shared."""
     assert stored.encoded is not None
+    scheme = stored.encoded.encoding
     return WeightEntry(
         name=name,
         dtype=weight.dtype.name,
         shape=list(weight.shape),
         bytes_before=weight.nbytes,
         bytes_after=stored.stored_bytes,
-        encoding=stored.encoded.encoding,
+        encoding=asked if encodings.named(asked)[0] == scheme else scheme,
         placement=placement,
         reason=reason,
         harm=harm,
