@@ -135,6 +135,8 @@ def test_an_entry_names_the_encoding_as_it_was_asked_for(graph, encoding):
     _, entries = encode_weights(graph, Choice(plan={"dense": encoding}))
     assert by_name(entries)["dense"].encoding == encoding
     assert by_name(entries)["table"].encoding == "int8"
+    _, entries = encode_weights(graph, Choice(plan={"dense": ""}))
+    assert by_name(entries)["dense"].encoding == "bytes4"
 
 
 def by_name(entries):

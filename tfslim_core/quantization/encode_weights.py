@@ -14,7 +14,7 @@ from tfslim_core import encodings
 from tfslim_core.bundle import WeightEntry
 from tfslim_core.errors import TransformError
 from tfslim_core.graph import Graph
-from tfslim_core.quantization.placements import Edit, Placement, choose, place, use_of, waits_in_control_flow
+from tfslim_core.quantization.placements import Edit, Placement, choose, place, use_of
 from tfslim_core.quantization.scales import scales_of
 from tfslim_core.weights import Weight
 
@@ -49,13 +49,6 @@ def candidates(graph: Graph, choice: Choice) -> list[str]:
         if not _left_out(weight, name, choice) and not _objection(graph, name, choice, scales)
     ]
     return sorted(names, key=lambda name: (-graph.weights[name].nbytes, name))
-
-
-def candidates_in_session(graph: Graph, choice: Choice) -> list[str]:
-    """The same without those that a live session cannot change: in a loop of TensorFlow 1 no variable can take a
-    constant's place.
-    """
-    return [name for name in candidates(graph, choice) if not waits_in_control_flow(graph, name)]
 
 
 def encode_weights(
@@ -197,7 +190,7 @@ def _stored(
         shape=list(weight.shape),
         bytes_before=weight.nbytes,
         bytes_after=stored.stored_bytes,
-        encoding=asked if encodings.named(asked)[0] == scheme else scheme,
+        encoding=asked if asked.partition("/")[0] == scheme else scheme,
         placement=placement,
         reason=reason,
         harm=harm,

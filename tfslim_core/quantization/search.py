@@ -16,7 +16,7 @@ from tfslim_core.bundle import Bundle
 from tfslim_core.encodings import footprint
 from tfslim_core.gate import Gate
 from tfslim_core.quantization.budget import Found, Rung, ladder, search
-from tfslim_core.quantization.encode_weights import Choice, candidates_in_session
+from tfslim_core.quantization.encode_weights import Choice, candidates
 from tfslim_core.quantization.live_model import LiveModel
 from tfslim_core.quantization.trials import Encoder, Memo, Trials
 from tfslim_core.validation.batches import Batch
@@ -69,7 +69,7 @@ def search_encodings(
     """
     start = time.monotonic()
     graph = bundle.graph
-    names = candidates_in_session(graph, choice)
+    names = candidates(graph, choice)
     encoder = Encoder(graph)
     memo = Memo(wanted.state, _fingerprint(bundle, names, sample, wanted) if wanted.state else "")
     parts = {"search": sample.search, "held out": sample.held_out, "probe": _first(sample.search, PROBED_EXAMPLES)}
