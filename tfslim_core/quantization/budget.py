@@ -149,15 +149,25 @@ def search(
                 blocked.add(step.weight)
                 vain += 1
     finished = not late()
+    wished = list(taken)
     progress("confirm on examples that the search never saw", 0, 0)
     plan = _after(ladders, taken)
     held_out = confirm(plan)
-    back = 1
+    back, refused = 1, len(taken)
     while taken and not held_out.holds:
+        refused = len(taken)
         taken = taken[: max(0, len(taken) - back)]
         back *= 2
         plan = _after(ladders, taken)
         held_out = confirm(plan)
+    # What was taken back too far.
+    while refused - len(taken) > 1:
+        fewer = wished[: (len(taken) + refused) // 2]
+        again = confirm(_after(ladders, fewer))
+        if again.holds:
+            taken, plan, held_out = fewer, _after(ladders, fewer), again
+        else:
+            refused = len(fewer)
     following = _following(order, taken)
     next_plan = _after(ladders, [*taken, following]) if following else None
     return Found(
