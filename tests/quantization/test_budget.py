@@ -98,6 +98,15 @@ def test_what_is_not_confirmed_is_taken_back():
     found = search(ladders, judging(ladders, 10000.0), judging(ladders, 100.0))
     assert found.held_out.holds
     assert total(ladders, found.plan, "harm") <= 100
+    # No further than needed, even when many steps are too much.
+    assert total(ladders, found.plan, "harm") > 90
+    for allowed in (3.0, 30.0, 300.0, 3000.0):
+        asked = []
+        some = search(ladders, judging(ladders, 10000.0), judging(ladders, allowed, asked))
+        following = {**some.plan, some.next_step.weight: some.next_step.encoding}
+        assert some.held_out.holds
+        assert total(ladders, following, "harm") > allowed
+        assert len(asked) < 16
     nothing = search(ladders, judging(ladders, 10000.0), judging(ladders, 1e-9))
     assert set(nothing.plan.values()) == {""}
 
