@@ -93,6 +93,20 @@ def test_single_steps_go_on_where_one_weight_blocks_all():
     assert {found.plan["a"], found.plan["b"]} == {"int6"}
 
 
+def test_a_rung_that_is_too_much_does_not_hide_a_better_one_below():
+    """Of few examples, whether one more turns round is chance: less precise may be right again."""
+    ladders = {"w": exponential(1000, 1.0), "other": exponential(1000, 1.0)}
+
+    def judge(plan):
+        used = {"int6": 2.0, "int5": 0.5, "int4": 2.0, "int3": 2.0, "int2": 0.5}.get(plan["w"], 0.0)
+        used += 0.0 if plan["other"] in ("", "int8") else 2.0
+        return Judged(used, used <= 1, {})
+
+    found = search(ladders, judge, judge)
+    assert found.plan == {"w": "int2", "other": "int8"}
+    assert found.measured < 30
+
+
 def test_what_is_not_confirmed_is_taken_back():
     ladders = {f"w{number}": exponential(1000 + number, 1.0) for number in range(10)}
     found = search(ladders, judging(ladders, 10000.0), judging(ladders, 100.0))

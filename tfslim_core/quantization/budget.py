@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 Plan = Mapping[str, str]  # weight -> encoding; "" is as it is
 MOST_TRIES = 64  # single steps that are tried in vain beyond the place that bisection found
+MOST_AHEAD = 3  # steps of one weight that are tried together after fewer were too much
 
 
 @dataclass(frozen=True)
@@ -135,18 +136,20 @@ def search(
     # Answers turn round in either direction: what was too much may be little once other weights are rounded too.
     while left and len(taken) != before:
         before = len(taken)
-        blocked: set[str] = set()
+        vainly: dict[str, list[Step]] = {}
         for step in tuple(left):
             if late() or vain >= MOST_TRIES:
                 break
-            if step.weight in blocked:
+            further = [*vainly.get(step.weight, ()), step]
+            if len(further) > MOST_AHEAD:
                 continue
             progress("search: single weights", vain, MOST_TRIES)
-            if judged(_after(ladders, [*taken, step])).holds:
-                taken.append(step)
-                left.remove(step)
+            if judged(_after(ladders, [*taken, *further])).holds:
+                taken += further
+                left = [other for other in left if other not in further]
+                vainly.pop(step.weight, None)
             else:
-                blocked.add(step.weight)
+                vainly[step.weight] = further
                 vain += 1
     finished = not late()
     wished = list(taken)
