@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tfslim_core import registry, storage, transforms
 from tfslim_core.bundle import Bundle, Skip, StepEntry, read_bundle
 from tfslim_core.errors import ModelError, TfslimError
-from tfslim_core.quantization.encode_weights import Choice, encode_weights
+from tfslim_core.quantization.encode_weights import Choice, encode_weights, with_earlier
 from tfslim_core.quantization.harm import Harm
 from tfslim_core.registry import Call
 from tfslim_core.saved_model.sample_check import ChangedAnswersError, Sample, check_equal, differences, take_sample
@@ -93,7 +93,7 @@ def quantized(bundle: Bundle, choice: Choice, harm: Harm, progress: Progress, no
     manifest = bundle.manifest.model_copy(
         update={
             "steps": [*bundle.manifest.steps, step],
-            "weights": entries,
+            "weights": with_earlier(bundle.graph, entries, bundle.manifest.weights),
             "notes": [*bundle.manifest.notes, *notes],
         }
     )

@@ -36,6 +36,8 @@ ENCODINGS: Mapping[str, Encoding] = {
     "float16": Casts("float16"),
     "bfloat16": Casts("bfloat16"),
     **{f"int{bits}": Integers(bits) for bits in (*range(8, 1, -1), *range(9, 13))},
+    **{f"int{bits - less}": Integers(bits, less=less) for bits in range(4, 13) for less in (0.25, 0.5, 0.75)},
+    "int2.5": Integers(3, less=0.5),
     **{f"uint{bits}": Integers(bits, affine=True) for bits in range(8, 1, -1)},
     **{f"palette{bits}": Palettes(bits) for bits in range(8, 0, -1)},
     "sparse": Sparse(),
@@ -83,7 +85,8 @@ def named(text: str) -> tuple[str, str]:
     name, slash, sharing = text.partition("/")
     if name not in ENCODINGS and name != LOSSLESS:
         known = (*ENCODINGS, LOSSLESS)
-        raise TransformError(f"no encoding {name!r}{nearest(name, known)} (there are: {', '.join(known)})")
+        listed = ", ".join(one for one in known if "." not in one)
+        raise TransformError(f"no encoding {name!r}{nearest(name, known)} (there are: {listed}; int2.5 to int11.75)")
     sharings = ENCODINGS[name].sharings if name in ENCODINGS else ()
     if slash and not any(re.fullmatch(one.replace("N", r"[1-9]\d{0,5}"), sharing) for one in sharings):
         what = "codebooks" if name.startswith("palette") else "scales"

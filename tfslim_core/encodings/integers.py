@@ -7,6 +7,9 @@ them, so that zero is exact here too. Elements share a scale along axes or in bl
 codes that are compressed: a small step for all, which outliers do not make longer. Fewer bits: the scale, no longer
 than that, with the least squared error; a few values are clipped for it (Banner et al., arXiv 1810.05723, choose theirs
 the same way under a model of the values).
+
+`int6.5` has codes up to 2^(6.5 - 1) - 1, rounded, and clips nothing: compressed, its codes take half a bit less than
+those of a scale that is shorter by the square root of 2.
 """
 
 from __future__ import annotations
@@ -32,10 +35,11 @@ _SHRINKS = np.linspace(1, 0.3, 36, dtype=np.float32)  # of the longest scale; th
 
 @dataclass(frozen=True)
 class Integers:
-    """`bits` from 2 to 12, to 8 where affine, which has a zero point."""
+    """`bits` from 2 to 12, to 8 where affine, which has a zero point. less: a part of a bit, for a longer scale."""
 
     bits: int
     affine: bool = False
+    less: float = 0.0
     exact: bool = False
     by_row = frozenset({"codes", "scale", "zero_point"})
     sharings = ("tensor", "channel", "blockN")
@@ -72,7 +76,7 @@ class Integers:
 
     @property
     def _most(self) -> int:
-        return (1 << self.bits) - 1 if self.affine else (1 << self.bits - 1) - 1
+        return (1 << self.bits) - 1 if self.affine else round(2 ** (self.bits - 1 - self.less)) - 1
 
     def encode(self, value: Floats, sharing: Sharing) -> Mapping[str, Array]:
         """A slice of zeros, or of values too small for a normal scale, gets the scale 1 and becomes zeros."""
@@ -85,7 +89,7 @@ class Integers:
         flat = longest < _TINY
         longest[flat] = 1
         zero = np.rint(-lowest / longest) if self.affine else np.zeros((), np.float32)
-        best = longest if self.bits >= 8 else self._best_scale(blocks, axes, longest, zero)
+        best = longest if self.bits >= 8 or self.less else self._best_scale(blocks, axes, longest, zero)
         scale = _half(best) if best.nbytes * _SCALE_SHARE > value.size * self.bits / 8 else best
         parts: dict[str, Array] = {
             "codes": self.codes(blocks, scale, zero).reshape(value.shape),

@@ -14,7 +14,7 @@ from tfslim_core import encodings
 from tfslim_core.bundle import WeightEntry
 from tfslim_core.errors import TransformError
 from tfslim_core.graph import Graph
-from tfslim_core.quantization.placements import Edit, Placement, choose, place, use_of, waits_in_control_flow
+from tfslim_core.quantization.placements import Edit, Placement, choose, place, use_of
 from tfslim_core.quantization.scales import scales_of
 from tfslim_core.weights import Weight
 
@@ -49,13 +49,6 @@ def candidates(graph: Graph, choice: Choice) -> list[str]:
         if not _left_out(weight, name, choice) and not _objection(graph, name, choice, scales)
     ]
     return sorted(names, key=lambda name: (-graph.weights[name].nbytes, name))
-
-
-def candidates_in_session(graph: Graph, choice: Choice) -> list[str]:
-    """The same without those that a live session cannot change: in a loop of TensorFlow 1 no variable can take a
-    constant's place.
-    """
-    return [name for name in candidates(graph, choice) if not waits_in_control_flow(graph, name)]
 
 
 def encode_weights(
@@ -112,7 +105,7 @@ def encode_weights(
             placement, why = choose(use, stored, choice.placement)
             edits.append(place(graph, names, name, stored, use, placement))
             why = f"{reason}; nothing is lost as it is stored" if reason else "; ".join(filter(None, (harmed, why)))
-            entries.append(_stored(name, weight, stored, placement, why, measured))
+            entries.append(_stored(name, weight, stored, encoding, placement, why, measured))
         elif np.issubdtype(weight.dtype, np.floating):
             entries.append(_left(name, weight, reason, measured))
     changed = graph.replace(
@@ -121,6 +114,27 @@ def encode_weights(
         weights=dict(chain.from_iterable(edit.weights.items() for edit in edits)),
     )
     return changed, entries
+
+
+def with_earlier(graph: Graph, entries: Sequence[WeightEntry], earlier: Sequence[WeightEntry]) -> list[WeightEntry]:
+    """The entries, and for what had been stored encoded before the ones of then.
+
+    graph: as it was before these entries' weights were encoded.
+    """
+    stored = {
+        entry.name: entry
+        for entry in earlier
+        if entry.placement != "none" and _is_stored(graph, entry.name, graph.weights.get(entry.name))
+    }
+    new = [stored.pop(entry.name, entry) for entry in entries]
+    return [*new, *stored.values()]
+
+
+def _is_stored(graph: Graph, name: str, weight: Weight | None) -> bool:
+    """Whether a weight is held as parts, or was replaced by them where it is decoded in the graph."""
+    if weight is not None:
+        return weight.encoded is not None
+    return any(other.startswith(f"{name}/") for other in graph.nodes)
 
 
 def _left_out(weight: Weight, name: str, choice: Choice) -> str:
@@ -168,16 +182,18 @@ def _left(name: str, weight: Weight, reason: str, harm: float | None) -> WeightE
 
 
 def _stored(
-    name: str, weight: Weight, stored: Weight, placement: Placement, reason: str, harm: float | None
+    name: str, weight: Weight, stored: Weight, asked: str, placement: Placement, reason: str, harm: float | None
 ) -> WeightEntry:
+    """asked: the encoding as a user names it, which also says how scales are shared."""
     assert stored.encoded is not None
+    scheme = stored.encoded.encoding
     return WeightEntry(
         name=name,
         dtype=weight.dtype.name,
         shape=list(weight.shape),
         bytes_before=weight.nbytes,
         bytes_after=stored.stored_bytes,
-        encoding=stored.encoded.encoding,
+        encoding=asked if asked.partition("/")[0] == scheme else scheme,
         placement=placement,
         reason=reason,
         harm=harm,

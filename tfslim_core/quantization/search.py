@@ -15,8 +15,9 @@ import numpy as np
 from tfslim_core.bundle import Bundle
 from tfslim_core.encodings import footprint
 from tfslim_core.gate import Gate
+from tfslim_core.quantization import finer_steps
 from tfslim_core.quantization.budget import Found, Rung, ladder, search
-from tfslim_core.quantization.encode_weights import Choice, candidates_in_session
+from tfslim_core.quantization.encode_weights import Choice, candidates
 from tfslim_core.quantization.live_model import LiveModel
 from tfslim_core.quantization.trials import Encoder, Memo, Trials
 from tfslim_core.validation.batches import Batch
@@ -26,13 +27,15 @@ from tfslim_core.validation.sample import SplitSample
 # Trans. Inf. Theory 14, 1968): measured, up to one bit an element less than a scale for each channel.
 ENCODINGS = (
     "float16",
-    *(f"int{bits}/tensor" for bits in range(12, 2, -1)),
+    *(f"int{bits}/tensor" for bits in range(12, 7, -1)),
+    *(f"int{bits}.5/tensor" for bits in range(7, 1, -1)),  # nothing is clipped, which costs least when compressed
     *(f"int{bits}" for bits in range(8, 1, -1)),
     *(f"palette{bits}" for bits in range(6, 1, -1)),
 )
 PROBE = "int6"  # its error is felt in the answers, and small enough to grow in proportion
 PROBED_EXAMPLES = 128
 UNSEEN = "int8"  # what a weight gets that the answers do not show
+LARGE_STEP = 0.01  # of all bytes: smaller steps are tried too
 MINUTES = 10.0
 EXAMPLES = 4000
 
@@ -69,7 +72,7 @@ def search_encodings(
     """
     start = time.monotonic()
     graph = bundle.graph
-    names = candidates_in_session(graph, choice)
+    names = candidates(graph, choice)
     encoder = Encoder(graph)
     memo = Memo(wanted.state, _fingerprint(bundle, names, sample, wanted) if wanted.state else "")
     parts = {"search": sample.search, "held out": sample.held_out, "probe": _first(sample.search, PROBED_EXAMPLES)}
@@ -91,6 +94,17 @@ def search_encodings(
             seconds=60 * wanted.minutes - (time.monotonic() - start),
             progress=progress,
         )
+        left = 60 * wanted.minutes - (time.monotonic() - start)
+        finer = _finer(found, ladders, encoder, memo) if found.finished else {}
+        if any(len(rungs) > 1 for rungs in finer.values()):
+            found = search(
+                finer,
+                lambda plan: trials.judge(plan, "search"),
+                lambda plan: trials.judge(plan, "held out"),
+                seconds=left,
+                progress=progress,
+            )
+            ladders = {**ladders, **finer}
         return Searched(found, ladders, (trials.examples("search"), trials.examples("held out")))
 
 
@@ -110,6 +124,32 @@ def _ladder(nbytes: int, name: str, encoder: Encoder, trials: Trials, memo: Memo
     per_error = harm / squared if squared else math.inf
     rungs = [Rung(one, size, per_error * error if error else 0.0) for one, (size, error) in costs.items()]
     return ladder([as_it_is, *(rung for rung in rungs if math.isfinite(rung.harm))])
+
+
+def _finer(found: Found, ladders: Mapping[str, Sequence[Rung]], encoder: Encoder, memo: Memo) -> dict[str, list[Rung]]:
+    """Ladders from where each weight stands: to its next rung by smaller steps where that is a large step."""
+    stands = {
+        name: next(n for n, rung in enumerate(rungs) if rung.encoding == found.plan[name])
+        for name, rungs in ladders.items()
+    }
+    total = sum(rungs[stands[name]].bytes for name, rungs in ladders.items())
+    finer = {}
+    for name, rungs in ladders.items():
+        here, *after = rungs[stands[name] : stands[name] + 2]
+        finer[name] = [here]
+        weight = encoder.weight(name, "")
+        if not after or here.bytes - after[0].bytes < LARGE_STEP * total or weight is None:
+            continue
+        there = after[0]
+        known = memo.get(f"{name} {there.encoding}: bytes and error", partial(_cost, encoder, name, there.encoding))
+        per_error = there.harm / known[1]
+        between = []
+        for one in finer_steps.between(weight, there.bytes, here.bytes):
+            cost = memo.get(f"{name} {one}: bytes and error", partial(_cost, encoder, name, one))
+            if cost is not None and there.bytes < cost[0] < here.bytes and cost[1] * per_error > here.harm:
+                between.append(Rung(one, cost[0], cost[1] * per_error))
+        finer[name] = ladder([here, *between, there]) if between else [here]
+    return finer
 
 
 def _cost(encoder: Encoder, name: str, encoding: str) -> tuple[int, float] | None:
