@@ -23,6 +23,7 @@ from tfslim_core.encodings.compressed import Compressed, entropy
 from tfslim_core.encodings.constants import Fill, Lookup, Range
 from tfslim_core.encodings.integers import Integers
 from tfslim_core.encodings.lossless import Way, ways
+from tfslim_core.encodings.output_error import Moments
 from tfslim_core.encodings.packed_bits import PackedBits
 from tfslim_core.encodings.palettes import Palettes
 from tfslim_core.encodings.scheme import Encoding, Form, Nodes, NotEncodableError, Part, Scheme, Sharing
@@ -59,6 +60,7 @@ _LEAST_SAVED = 1024  # bytes; what is stored without loss weighs up to as much i
 __all__ = [
     "ENCODINGS",
     "LOSSLESS",
+    "Moments",
     "NotEncodableError",
     "Sharing",
     "by_row",
@@ -108,10 +110,13 @@ def by_row(name: str) -> frozenset[str]:
     return _scheme(name).by_row
 
 
-def encoded(weight: Weight, name: str, sharing: Sharing, *, compress: bool = True) -> Weight:
+def encoded(
+    weight: Weight, name: str, sharing: Sharing, *, compress: bool = True, moments: Moments | None = None
+) -> Weight:
     """The weight stored in an encoding. Its value is read now; it reads as the decoded value from then on.
 
-    compress: codes are compressed where that pays.
+    compress: codes are compressed where that pays. moments: of the inputs that the weight is multiplied with, for
+    encodings that heed them.
 
     Raises:
         NotEncodableError: it is not float32, holds NaN or infinity, or values that the encoding cannot hold; or it is
@@ -132,7 +137,7 @@ def encoded(weight: Weight, name: str, sharing: Sharing, *, compress: bool = Tru
     finite = np.isfinite(value.min(initial=0)) and np.isfinite(value.max(initial=0))
     if not finite and not encoding.exact:
         raise NotEncodableError("it holds NaN or infinity")
-    parts = encoding.encode(value, _shared_as_told(sharing, how, value.ndim))
+    parts = encoding.encode(value, _shared_as_told(sharing, how, value.ndim), moments)
     del value  # the largest there is; packing takes memory of its own
     stored = {role: in_memory(part) for role, part in parts.items()}
     stored["codes"] = _smallest(parts["codes"], encoding.bits, compress)
@@ -249,6 +254,8 @@ def _form(weight: Weight) -> Form:
 def _shared_as_told(sharing: Sharing, how: str, rank: int) -> Sharing:
     if how == "tensor":
         return Sharing(tuple(range(rank)))
+    if how == "input":
+        return Sharing(tuple(range(rank)), inputs=True)
     if how.startswith("group"):
         return Sharing(sharing.axes, group=int(how.removeprefix("group")))
     return Sharing(sharing.axes, int(how.removeprefix("block")) if how.startswith("block") else sharing.block)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from tfslim_core.encodings.output_error import Moments
 from tfslim_core.graph import Input, NameMaker, NodeDef, constant, make_node
 from tfslim_core.weights import Array
 
@@ -41,6 +42,7 @@ class Sharing:
     axes: tuple[int, ...]
     block: int = 0
     group: int = 0
+    inputs: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,10 @@ class Encoding(Scheme, Protocol):
         """How scales or codebooks may be shared."""
         ...
 
-    def encode(self, value: Floats, sharing: Sharing) -> Mapping[str, Array]:
+    def encode(self, value: Floats, sharing: Sharing, moments: Moments | None = None) -> Mapping[str, Array]:
         """The parts.
+
+        moments: of the inputs that the weight is multiplied with; then the outputs' error is what is kept small.
 
         Raises:
             NotEncodableError: the values cannot be held.
