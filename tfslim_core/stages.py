@@ -21,6 +21,7 @@ from tfslim_core.saved_model.write import write_saved_model
 
 if TYPE_CHECKING:
     from tfslim_core.quantization.budgeting import Budget
+    from tfslim_core.quantization.input_moments import InputMoments
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, and how many of how many steps of it are; 0 of 0 where that is not known."""
@@ -66,10 +67,17 @@ def transformed(bundle: Bundle, calls: str | Iterable[str] | None, progress: Pro
     return replace(bundle, graph=graph, manifest=manifest)
 
 
-def quantized(bundle: Bundle, choice: Choice, harm: Harm, progress: Progress, notes: Sequence[str] = ()) -> Bundle:
+def quantized(
+    bundle: Bundle,
+    choice: Choice,
+    harm: Harm,
+    progress: Progress,
+    notes: Sequence[str] = (),
+    moments: InputMoments | None = None,
+) -> Bundle:
     """The bundle with its weights encoded, save those that `harm` leaves, and why in its manifest.
 
-    notes: what else was found, for the manifest.
+    notes: what else was found, for the manifest. moments: of the inputs of weights, which are rounded for them.
 
     Raises:
         TransformError: there is no such encoding, or no weight of an included name.
@@ -79,6 +87,7 @@ def quantized(bundle: Bundle, choice: Choice, harm: Harm, progress: Progress, no
         choice,
         harm=harm.alone,
         leave=harm.leave,
+        moments=moments.of if moments is not None else None,
         progress=lambda name: progress(f"quantize: {name}", 0, 0),
     )
     step = StepEntry(
@@ -116,7 +125,18 @@ def searched(bundle: Bundle, choice: Choice, budget: Budget, state: Path | None,
         if state is not None:
             state.unlink(missing_ok=True)
         raise
-    return quantized(bundle, found.choice, Harm(found.harm, frozenset()), progress, found.notes)
+    return quantized(bundle, found.choice, Harm(found.harm, frozenset()), progress, found.notes, found.moments)
+
+
+def calibrated(bundle: Bundle, choice: Choice, data: Budget, progress: Progress) -> InputMoments:
+    """What the weights that `choice` encodes are multiplied with, on a sample of the data.
+
+    Raises:
+        DataError: it cannot be read, or does not fit.
+    """
+    from tfslim_core.quantization.budgeting import look_at_inputs
+
+    return look_at_inputs(bundle, choice, data, progress)
 
 
 def sample_of(bundle: Bundle, progress: Progress) -> Sample:

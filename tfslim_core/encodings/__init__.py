@@ -71,6 +71,7 @@ __all__ = [
     "is_exact",
     "lossless",
     "named",
+    "needs_moments",
 ]
 
 
@@ -101,6 +102,15 @@ def is_exact(text: str) -> bool:
     """
     name, _ = named(text)
     return name == LOSSLESS or ENCODINGS[name].exact
+
+
+def needs_moments(text: str) -> bool:
+    """Whether the encoding that a user names is another only where the moments of a weight's inputs are known.
+
+    Raises:
+        TransformError: there is none.
+    """
+    return named(text)[1] == "input"
 
 
 def by_row(name: str) -> frozenset[str]:
@@ -141,6 +151,8 @@ def encoded(
     del value  # the largest there is; packing takes memory of its own
     stored = {role: in_memory(part) for role, part in parts.items()}
     stored["codes"] = _smallest(parts["codes"], encoding.bits, compress)
+    if how == "input" and compress:
+        stored["scale"] = lossless(stored["scale"]) or stored["scale"]
     if isinstance(encoding, Sparse) and encoding.stored_as:
         stored["values"] = encoded(stored["values"], encoding.stored_as, Sharing((0,)), compress=compress)
     return decoded(Encoded(base, stored), _form(weight))
