@@ -99,6 +99,9 @@ def quantized(
         bytes_before=transforms.stored_bytes(bundle.graph),
         bytes_after=transforms.stored_bytes(graph),
     )
+    if moments is not None and not choice.plan:
+        rounded = len(set(moments.known) & {entry.name for entry in entries if entry.placement != "none"})
+        notes = [*notes, f"{rounded} weight{'s' * (rounded != 1)} rounded by what the layers are fed in the data"]
     manifest = bundle.manifest.model_copy(
         update={
             "steps": [*bundle.manifest.steps, step],

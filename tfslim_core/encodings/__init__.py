@@ -68,6 +68,7 @@ __all__ = [
     "decoding",
     "decoding_rows",
     "encoded",
+    "heeds_moments",
     "is_exact",
     "lossless",
     "named",
@@ -102,6 +103,16 @@ def is_exact(text: str) -> bool:
     """
     name, _ = named(text)
     return name == LOSSLESS or ENCODINGS[name].exact
+
+
+def heeds_moments(text: str) -> bool:
+    """Whether the encoding that a user names rounds otherwise where the moments of a weight's inputs are known.
+
+    Raises:
+        TransformError: there is none.
+    """
+    name, how = named(text)
+    return isinstance(ENCODINGS.get(name), Integers | Palettes) and not how.startswith("group")
 
 
 def needs_moments(text: str) -> bool:

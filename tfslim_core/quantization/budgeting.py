@@ -58,7 +58,7 @@ class Chosen:
     choice: Choice
     harm: Mapping[str, float]
     notes: Sequence[str]
-    moments: InputMoments
+    moments: InputMoments = field(compare=False)
 
 
 def search_within(bundle: Bundle, choice: Choice, budget: Budget, state: Path | None, progress: Progress) -> Chosen:

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -58,7 +58,7 @@ class Searched:
     found: Found
     ladders: Mapping[str, Sequence[Rung]]
     examples: tuple[int, int]
-    moments: InputMoments
+    moments: InputMoments = field(compare=False)
 
 
 Progress = Callable[[str, int, int], None]
