@@ -188,7 +188,6 @@ def quantize(
     """
     from tfslim_core import encodings, stages
     from tfslim_core.bundle import read_bundle
-    from tfslim_core.quantization.budgeting import Budget
     from tfslim_core.quantization.encode_weights import Choice
     from tfslim_core.quantization.harm import NO_HARM
 
@@ -205,7 +204,7 @@ def quantize(
     choice = Choice(encoding or "int8", tuple(include), tuple(exclude), minimum_size, placement)
     state = target.with_name(f"{target.name}.search")
     if within is None:
-        moments = stages.calibrated(before, choice, Budget((), **given), progress) if data else None
+        moments = stages.calibrated(before, choice, given, progress) if data else None
         after = stages.quantized(before, choice, NO_HARM, progress, moments=moments)
     else:
         after = stages.searched(before, choice, within, state, progress)

@@ -169,9 +169,7 @@ def _moments(bundle: Bundle, choice: Choice, settings: Settings, progress: Progr
     """Of what layers are fed in the data, for an encoding that was asked for; plain int8 harms little as it is."""
     if not settings.data or settings.encoding is None or not encodings.heeds_moments(settings.encoding):
         return None
-    from tfslim_core.quantization.budgeting import Budget
-
-    given = Budget((), settings.data, settings.signature, label=settings.label)
+    given = {"data": settings.data, "signature": settings.signature, "label": settings.label}
     return calibrated(bundle, choice, given, progress)
 
 

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfslim_core import registry, storage, transforms
 from tfslim_core.bundle import Bundle, Skip, StepEntry, read_bundle
@@ -131,15 +131,16 @@ def searched(bundle: Bundle, choice: Choice, budget: Budget, state: Path | None,
     return quantized(bundle, found.choice, Harm(found.harm, frozenset()), progress, found.notes, found.moments)
 
 
-def calibrated(bundle: Bundle, choice: Choice, data: Budget, progress: Progress) -> InputMoments:
-    """What the weights that `choice` encodes are multiplied with, on a sample of the data.
+def calibrated(bundle: Bundle, choice: Choice, given: Mapping[str, Any], progress: Progress) -> InputMoments:
+    """What the weights that `choice` encodes are multiplied with, on a sample of the data. given: fields of a `Budget`
+    that tell where the sample comes from.
 
     Raises:
         DataError: it cannot be read, or does not fit.
     """
-    from tfslim_core.quantization.budgeting import look_at_inputs
+    from tfslim_core.quantization.budgeting import Budget, look_at_inputs
 
-    return look_at_inputs(bundle, choice, data, progress)
+    return look_at_inputs(bundle, choice, Budget((), **given), progress)
 
 
 def sample_of(bundle: Bundle, progress: Progress) -> Sample:

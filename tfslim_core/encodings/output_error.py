@@ -182,5 +182,6 @@ def _errors(off: Floats, factors: _Factors) -> NDArray[np.float64]:
         some = slice(start, start + _ROWS)
         moved = factors.feedback[: some.stop, some].T @ off[: some.stop]
         moved *= factors.lengths[some, None]
-        total += np.square(moved, out=moved).sum(axis=0)
+        with np.errstate(over="ignore"):
+            total += np.square(moved, out=moved).sum(axis=0)
     return total

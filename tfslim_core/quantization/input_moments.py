@@ -158,7 +158,8 @@ def _squared(rows: Array, weight: float) -> Floats:
     if rows.shape[2] > MOST_INPUTS:
         found: Floats = np.square(rows).sum(axis=1)
     else:
-        found = np.matmul(rows.transpose(0, 2, 1), rows)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = np.matmul(rows.transpose(0, 2, 1), rows)
     found *= np.float32(weight)
     return found
 
@@ -291,7 +292,7 @@ def _layer(graph: Graph, node: NodeDef, reader: Reader, shape: tuple[int, ...]) 
     read = rows_read(graph, reader, rank)
     if read is not None:
         return _rows(graph, node, shape[0]) if read.depth == 1 else None
-    if position > 1:
+    if position > 1 or len(graph.sources(node.name)) < 2:
         return None
     other = graph.sources(node.name)[1 - position]
     if node.op == "MatMul" and rank == 2:
