@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tfslim_core.encodings.output_error import Moments, codes_by_outputs
+from tfslim_core.encodings.output_error import Moments, Rows, codes_by_outputs
 from tfslim_core.encodings.scheme import Floats, Form, Nodes, Part, Sharing
 from tfslim_core.graph import Input
 from tfslim_core.weights import Array, aligned
@@ -136,12 +136,14 @@ class Integers:
         return codes
 
     def _codes_by_outputs(self, value: Floats, moments: Moments, scale: NDArray[np.floating], zero: Floats) -> Array:
-        scales, zeros = (moments.as_columns(_spread(some, value.shape)) for some in (scale, zero))
+        scales = moments.as_columns(_spread(scale.astype(np.float32), value.shape))
+        zeros = moments.as_columns(_spread(zero, value.shape))
 
-        def nearest(values: Floats, group: int, row: int, columns: slice) -> tuple[Array, Floats]:
-            steps, start = scales[group, row, columns].astype(np.float32), zeros[group, row, columns]
+        def nearest(values: Floats, group: int, rows: Rows, columns: slice) -> tuple[Array, Floats]:
+            steps = scales[group, rows, columns]
+            start = zeros[group, rows, columns] if self.affine else zero
             codes = self._rounded(values, steps, start)
-            return codes, (codes - start) * steps
+            return codes, (codes - start) * steps if self.affine else codes * steps
 
         return codes_by_outputs(value, moments, nearest, self._dtype)
 
@@ -150,7 +152,8 @@ class Integers:
         np.rint(steps, out=steps)
         if self.affine:
             steps += zero
-        np.clip(steps, self._least, self._most, out=steps)
+        np.maximum(steps, self._least, out=steps)
+        np.minimum(steps, self._most, out=steps)
         return steps
 
     def _best_scale(

@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from tfslim_core.weights import Array
 
 Floats = NDArray[np.float32]
-Nearest = Callable[[Floats, int, int, slice], tuple[Array, Floats]]
-"""Of values [columns], wanted in a group's row at these columns: their codes, and what these decode to."""
+Rows = int | NDArray[np.int64]
+Nearest = Callable[[Floats, int, Rows, slice], tuple[Array, Floats]]
+"""Of values wanted in a group's row, or rows, at some columns: their codes, and what these decode to."""
 
 DAMPING = 0.05  # of the mean of the diagonal, added to it: a sample knows the inputs only so well
 _ROWS = 128  # that are rounded before what they are off is taken to all rows after them
@@ -146,8 +147,7 @@ def codes_by_outputs(value: Floats, moments: Moments, nearest: Nearest, dtype: s
         for start in range(0, rows.shape[2], width):
             columns = slice(start, start + width)
             if factors is None:
-                for row, values in enumerate(rows[group, :, columns]):
-                    codes[group, row, columns], _ = nearest(values, group, row, columns)
+                codes[group, :, columns], _ = nearest(rows[group, :, columns], group, np.arange(rows.shape[1]), columns)
             else:
                 some = np.ascontiguousarray(rows[group, factors.order, columns])
                 codes[group, factors.order, columns] = _coded(some, factors, group, columns, nearest, dtype)
@@ -156,19 +156,19 @@ def codes_by_outputs(value: Floats, moments: Moments, nearest: Nearest, dtype: s
 
 def _coded(rows: Floats, factors: _Factors, group: int, columns: slice, nearest: Nearest, dtype: str) -> Array:
     """The codes of rows in the factors' order."""
-    feedback = factors.feedback
+    feedback, order = factors.feedback, factors.order
     codes, plain = np.empty((2, *rows.shape), dtype)
     off, plain_off = np.empty((2, *rows.shape), np.float32)
     for start in range(0, len(rows), _ROWS):
         some = slice(start, min(start + _ROWS, len(rows)))
         wanted = rows[some] + feedback[:start, some].T @ off[:start]
-        for row in range(some.start, some.stop):
-            place = group, int(factors.order[row]), columns
-            target = wanted[row - start] + feedback[start:row, row] @ off[start:row]
-            codes[row], decoded = nearest(target, *place)
+        for row, target in enumerate(wanted, start):
+            if row > start:
+                target += feedback[start:row, row] @ off[start:row]
+            codes[row], decoded = nearest(target, group, int(order[row]), columns)
             np.subtract(rows[row], decoded, out=off[row])
-            plain[row], decoded = nearest(rows[row], *place)
-            np.subtract(rows[row], decoded, out=plain_off[row])
+        plain[some], decoded = nearest(rows[some], group, order[some], columns)
+        np.subtract(rows[some], decoded, out=plain_off[some])
     # What is fed on may add up where values are clipped.
     better = _errors(off, factors) <= _errors(plain_off, factors)
     chosen: Array = np.where(better, codes, plain)

@@ -20,7 +20,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tfslim_core.encodings.distinct import Patterns, bit_patterns, distinct, positions
-from tfslim_core.encodings.output_error import Moments, codes_by_outputs
+from tfslim_core.encodings.output_error import Moments, Rows, codes_by_outputs
 from tfslim_core.encodings.scheme import Floats, Form, Nodes, Part, Sharing
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Input
@@ -115,9 +115,9 @@ def _codes_by_outputs(value: Floats, values: Floats, moments: Moments) -> Array:
     """Numbers of the codebook's values."""
     doubles = values.astype(np.float64)
 
-    def nearest(wanted: Floats, group: int, row: int, columns: slice) -> tuple[Array, Floats]:
-        del group, row, columns
-        codes = _nearest(wanted, doubles)
+    def nearest(wanted: Floats, group: int, rows: Rows, columns: slice) -> tuple[Array, Floats]:
+        del group, rows, columns
+        codes = _nearest(wanted.reshape(-1), doubles).reshape(wanted.shape)
         return codes, values[codes]
 
     return codes_by_outputs(value, moments, nearest, "uint8")
