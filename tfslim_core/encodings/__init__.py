@@ -78,7 +78,7 @@ __all__ = [
 
 def named(text: str) -> tuple[str, str]:
     """The name of an encoding that a user gives, and how its scales or codebooks are shared: "int4", "int4/block32",
-    "uint8/tensor", "palette4/group16", "lossless".
+    "uint8/tensor", "int6/input", "palette4/group16", "lossless".
 
     Raises:
         TransformError: there is none; the nearest is suggested.

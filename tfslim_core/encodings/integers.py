@@ -7,6 +7,9 @@ them, so that zero is exact here too. Elements share a scale along axes or in bl
 codes that are compressed: a small step for all, which outliers do not make longer. Fewer bits: the scale, no longer
 than that, with the least squared error; a few values are clipped for it (Banner et al., arXiv 1810.05723, choose theirs
 the same way under a model of the values).
+
+Where the moments of a layer's inputs are known, its errors count as those of its outputs do (see `output_error`), and
+"input" gives each input a scale of its own.
 """
 
 from __future__ import annotations
