@@ -36,8 +36,8 @@ class Sharing:
     axes: those that a scale is shared along. block: so many elements along the last of the axes share one; 0: all do.
     A block that does not divide the axis is taken as its largest divisor below; one of less than half the block is not,
     and the whole axis shares a scale. group: so many positions of the last axis, or some fewer so that all groups are
-    nearly alike, share a codebook; 0: all do. inputs: each input of a layer has a scale of its own, where the moments of
-    its inputs are known; all share one where they are not.
+    nearly alike, share a codebook; 0: all do. inputs: each input of a layer has a scale of its own where the moments
+    of its inputs are known; all share one where they are not.
     """
 
     axes: tuple[int, ...]
