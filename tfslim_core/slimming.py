@@ -20,6 +20,7 @@ from tfslim_core.saved_model.sample_check import Feeds, Sample, differences, tak
 from tfslim_core.saved_model.write import write_saved_model
 from tfslim_core.stages import (
     Progress,
+    calibrated,
     check_servable,
     checked_as_meant,
     quantized,
@@ -34,6 +35,7 @@ from tfslim_core.verdict import ModelCosts, Models, Verdict
 
 if TYPE_CHECKING:
     from tfslim_core.quantization.budgeting import Budget
+    from tfslim_core.quantization.input_moments import InputMoments
     from tfslim_core.validation.job import ValidationResult
     from tfslim_core.validation.sample import RealRequests
 
@@ -100,7 +102,9 @@ def slim_into(source: Path, servable: Path, report: Path, settings: Settings, pr
     choice = Choice(settings.encoding or "int8", settings.include, settings.exclude, settings.minimum_size)
     if settings.budget is None:
         harm = _harm(rewritten, choice, sample, settings, progress)
-        stored, told = quantized(rewritten, choice, harm, progress), _words(harm)
+        moments = _moments(rewritten, choice, settings, progress)
+        stored = quantized(rewritten, choice, harm, progress, moments=moments)
+        told = "; ".join(filter(None, (_words(harm), *stored.manifest.notes[len(rewritten.manifest.notes) :])))
     else:
         stored = searched(rewritten, choice, settings.budget, None, progress)
         told = "; ".join(stored.manifest.notes[len(rewritten.manifest.notes) :])
@@ -159,6 +163,14 @@ def _harm(bundle: Bundle, choice: Choice, sample: Sample, settings: Settings, pr
         sample.random,
         lambda done, total: progress("measure what int8 does to each weight", done, total),
     )
+
+
+def _moments(bundle: Bundle, choice: Choice, settings: Settings, progress: Progress) -> InputMoments | None:
+    """Of what layers are fed in the data, for an encoding that was asked for; plain int8 harms little as it is."""
+    if not settings.data or settings.encoding is None or not encodings.heeds_moments(settings.encoding):
+        return None
+    given = {"data": settings.data, "signature": settings.signature, "label": settings.label}
+    return calibrated(bundle, choice, given, progress)
 
 
 def _words(harm: Harm) -> str:

@@ -57,12 +57,14 @@ def encode_weights(
     *,
     harm: Mapping[str, float] | None = None,
     instead: Mapping[str, str] | None = None,
+    moments: Callable[[str], encodings.Moments | None] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Graph, list[WeightEntry]]:
     """Encode the graph's weights.
 
     harm: what encoding a weight alone does to the answers, for the entries. instead: by weight, the encoding that it
-    gets for it, "" to leave it alone. One weight's value is in memory at a time.
+    gets for it, "" to leave it alone. moments: of the inputs of a weight, by its name, where they are known.
+    One weight's value is in memory at a time.
 
     Returns:
         The graph, and an entry for every weight that is encoded, and for every float weight that is not.
@@ -94,9 +96,11 @@ def encode_weights(
         if progress is not None and not reason:
             progress(name)
         stored: Weight | None = None
+        inputs = moments(name) if moments is not None and not reason else None
         if not reason:
             try:
-                stored = encodings.encoded(weight, encoding, encodings.Sharing(use.axes), compress=choice.compress)
+                sharing = encodings.Sharing(use.axes)
+                stored = encodings.encoded(weight, encoding, sharing, compress=choice.compress, moments=inputs)
             except encodings.NotEncodableError as error:
                 reason = str(error)
         if stored is None and choice.lossless and not left_out:
@@ -105,6 +109,7 @@ def encode_weights(
             placement, why = choose(use, stored, choice.placement)
             edits.append(place(graph, names, name, stored, use, placement))
             why = f"{reason}; nothing is lost as it is stored" if reason else "; ".join(filter(None, (harmed, why)))
+            why += "; rounded by what it is fed in the data" if inputs is not None and not reason else ""
             entries.append(_stored(name, weight, stored, encoding, placement, why, measured))
         elif np.issubdtype(weight.dtype, np.floating):
             entries.append(_left(name, weight, reason, measured))

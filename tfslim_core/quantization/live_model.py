@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -74,6 +74,20 @@ class LiveModel:
         fed = {definition.inputs[key].name: value for key, value in feeds.items()}
         answer: Answer = self._session.run({k: info.name for k, info in definition.outputs.items() if info.name}, fed)
         return answer
+
+    def tensors(self, signature: str) -> list[str]:
+        """The names of what the signature answers with."""
+        return [info.name for info in self._signatures[signature].outputs.values() if info.name]
+
+    def fetch(self, signature: str, feeds: Mapping[str, Array], tensors: Sequence[str]) -> list[Array]:
+        """The values that tensors of the graph have when the signature is asked.
+
+        Raises:
+            tf.errors.OpError: one of them has no value.
+        """
+        inputs = self._signatures[signature].inputs
+        fetched: list[Array] = self._session.run(list(tensors), {inputs[key].name: feeds[key] for key in feeds})
+        return fetched
 
 
 @dataclass(frozen=True)

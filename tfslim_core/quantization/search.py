@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tfslim_core.gate import Gate
 from tfslim_core.quantization import finer_steps
 from tfslim_core.quantization.budget import Found, Rung, ladder, search
 from tfslim_core.quantization.encode_weights import Choice, candidates
+from tfslim_core.quantization.input_moments import InputMoments, input_moments
 from tfslim_core.quantization.live_model import LiveModel
 from tfslim_core.quantization.trials import Encoder, Memo, Trials
 from tfslim_core.validation.batches import Batch
@@ -29,6 +30,7 @@ ENCODINGS = (
     "float16",
     *(f"int{bits}/tensor" for bits in range(12, 7, -1)),
     *(f"int{bits}.5/tensor" for bits in range(7, 1, -1)),  # nothing is clipped, which costs least when compressed
+    *(f"int{bits}/input" for bits in range(12, 2, -1)),
     *(f"int{bits}" for bits in range(8, 1, -1)),
     *(f"palette{bits}" for bits in range(6, 1, -1)),
 )
@@ -52,11 +54,14 @@ class Search:
 
 @dataclass(frozen=True)
 class Searched:
-    """What was found, on which ladders, and how many examples it was searched and confirmed on."""
+    """What was found, on which ladders, and how many examples it was searched and confirmed on. moments: of the inputs
+    that the encodings are chosen by.
+    """
 
     found: Found
     ladders: Mapping[str, Sequence[Rung]]
     examples: tuple[int, int]
+    moments: InputMoments = field(compare=False)
 
 
 Progress = Callable[[str, int, int], None]
@@ -73,10 +78,18 @@ def search_encodings(
     start = time.monotonic()
     graph = bundle.graph
     names = candidates(graph, choice)
-    encoder = Encoder(graph)
     memo = Memo(wanted.state, _fingerprint(bundle, names, sample, wanted) if wanted.state else "")
     parts = {"search": sample.search, "held out": sample.held_out, "probe": _first(sample.search, PROBED_EXAMPLES)}
     with LiveModel(bundle, names) as live:
+        moments = input_moments(
+            live,
+            graph,
+            names,
+            sample.signature.name,
+            [batch.feeds for batch in sample.search],
+            progress=lambda done, total: progress("look at what layers are fed", done, total),
+        )
+        encoder = Encoder(graph, moments)
         progress("ask the model as it is", 0, 0)
         keys = list(sample.signature.outputs)
         trials = Trials(live, encoder, wanted.gates, sample.signature.name, keys, parts, wanted.main, memo)
@@ -105,11 +118,13 @@ def search_encodings(
                 progress=progress,
             )
             ladders = {**ladders, **finer}
-        return Searched(found, ladders, (trials.examples("search"), trials.examples("held out")))
+        return Searched(found, ladders, (trials.examples("search"), trials.examples("held out")), moments)
 
 
 def _ladder(nbytes: int, name: str, encoder: Encoder, trials: Trials, memo: Memo) -> list[Rung]:
-    """A weight's rungs: what an encoding harms is in proportion to the squared error of the weight."""
+    """A weight's rungs: what an encoding harms is in proportion to the squared error that it makes of the outputs of
+    the weight's layers or, where these are not known, of the weight.
+    """
     as_it_is = Rung("", nbytes, 0.0)
     found: dict[str, tuple[int, float] | None] = {
         one: memo.get(f"{name} {one}: bytes and error", partial(_cost, encoder, name, one)) for one in ENCODINGS
@@ -153,11 +168,14 @@ def _finer(found: Found, ladders: Mapping[str, Sequence[Rung]], encoder: Encoder
 
 
 def _cost(encoder: Encoder, name: str, encoding: str) -> tuple[int, float] | None:
-    """Bytes, and the squared error of the weight; None where it cannot be held."""
+    """Bytes, and the squared error of the outputs or of the weight; None where it cannot be held."""
     plain, weight = encoder.weight(name, ""), encoder.weight(name, encoding)
     if plain is None or weight is None:
         return None
     off = np.asarray(weight.read(), np.float32) - np.asarray(plain.read(), np.float32)
+    moments = encoder.moments(name)
+    if moments is not None:
+        return footprint(weight), moments.error(off)
     return footprint(weight), float(np.square(off, dtype=np.float64).sum())
 
 
