@@ -157,11 +157,11 @@ def _finer(found: Found, ladders: Mapping[str, Sequence[Rung]], encoder: Encoder
             continue
         there = after[0]
         known = memo.get(f"{name} {there.encoding}: bytes and error", partial(_cost, encoder, name, there.encoding))
-        per_error = there.harm / known[1]
+        per_error = there.harm / known[1] if known[1] else math.inf
         between = []
-        for one in finer_steps.between(weight, there.bytes, here.bytes):
+        for one in finer_steps.between(weight, there, here):
             cost = memo.get(f"{name} {one}: bytes and error", partial(_cost, encoder, name, one))
-            if cost is not None and there.bytes < cost[0] < here.bytes and cost[1] * per_error > here.harm:
+            if cost is not None and there.bytes < cost[0] < here.bytes and here.harm < cost[1] * per_error < math.inf:
                 between.append(Rung(one, cost[0], cost[1] * per_error))
         finer[name] = ladder([here, *between, there]) if between else [here]
     return finer
