@@ -107,9 +107,11 @@ def search_encodings(
             seconds=60 * wanted.minutes - (time.monotonic() - start),
             progress=progress,
         )
-        left = 60 * wanted.minutes - (time.monotonic() - start)
+        if found.finished:
+            progress("measure smaller steps", 0, 0)
         finer = _finer(found, ladders, encoder, memo) if found.finished else {}
-        if any(len(rungs) > 1 for rungs in finer.values()):
+        left = 60 * wanted.minutes - (time.monotonic() - start)
+        if left > 0 and any(len(rungs) > 1 for rungs in finer.values()):
             found = search(
                 finer,
                 lambda plan: trials.judge(plan, "search"),
