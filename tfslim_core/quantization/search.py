@@ -97,6 +97,8 @@ def search_encodings(
             progress("measure each weight alone", number, len(names))
             if time.monotonic() - start > 30 * wanted.minutes:
                 break  # the largest come first; the rest stay as they are
+            if not memo.get(f"{name}: by its inputs", lambda: time.monotonic() - start <= 15 * wanted.minutes):
+                moments.forget(name)  # rounding by them takes longer, and would leave no time for the rest
             ladders[name] = _ladder(graph.weights[name].nbytes, name, encoder, trials, memo)
         found = search(
             ladders,
