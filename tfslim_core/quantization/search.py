@@ -36,6 +36,7 @@ ENCODINGS = (
 )
 PROBE = "int6"  # its error is felt in the answers, and small enough to grow in proportion
 PROBED_EXAMPLES = 128
+LARGE = 256 * 1024  # bytes of a weight beside which those of a step for each input are few
 UNSEEN = "int8"  # what a weight gets that the answers do not show
 LARGE_STEP = 0.01  # of all bytes: smaller steps are tried too
 MINUTES = 10.0
@@ -99,6 +100,8 @@ def search_encodings(
             progress("measure each weight alone", number, len(names))
             if time.monotonic() - start > 30 * wanted.minutes:
                 break  # the largest come first; the rest stay as they are
+            if not memo.get(f"{name}: by its inputs", lambda: time.monotonic() - start <= 15 * wanted.minutes):
+                moments.forget(name)  # rounding by them takes longer, and would leave no time for the rest
             ladders[name] = _ladder(graph.weights[name].nbytes, name, encoder, trials, memo)
         found = search(
             ladders,
@@ -128,8 +131,12 @@ def _ladder(nbytes: int, name: str, encoder: Encoder, trials: Trials, memo: Memo
     the weight's layers or, where these are not known, of the weight.
     """
     as_it_is = Rung("", nbytes, 0.0)
+    # A step for each input is no worse than one for all, but for the bytes of the steps.
+    large = nbytes >= LARGE and encoder.moments(name) is not None
     found: dict[str, tuple[int, float] | None] = {
-        one: memo.get(f"{name} {one}: bytes and error", partial(_cost, encoder, name, one)) for one in ENCODINGS
+        one: memo.get(f"{name} {one}: bytes and error", partial(_cost, encoder, name, one))
+        for one in ENCODINGS
+        if not (large and one.endswith("/tensor"))
     }
     costs = {one: cost for one, cost in found.items() if cost is not None}
     if PROBE not in costs:
