@@ -17,23 +17,26 @@ Array = NDArray[Any]
 
 @dataclass
 class LabelStats:
-    """How many examples each model gets right."""
+    """How many examples each model gets right. turned: how many only one of them does."""
 
     examples: int = 0
     original_right: int = 0
     optimized_right: int = 0
+    turned: int = 0
 
     def add_batch(self, original: Sequence[bool] | Array, optimized: Sequence[bool] | Array) -> None:
         """Add one batch: per example, whether the model's answer is its label; [batch] bool each."""
         self.examples += len(original)
         self.original_right += int(np.sum(original))
         self.optimized_right += int(np.sum(optimized))
+        self.turned += int(np.sum(np.not_equal(original, optimized)))
 
     def merge(self, other: LabelStats) -> None:
         """Add what another saw."""
         self.examples += other.examples
         self.original_right += other.original_right
         self.optimized_right += other.optimized_right
+        self.turned += other.turned
 
     def summary(self) -> dict[str, LabelMetric]:
         """Accuracy of both models, the share of examples whose answer is the label."""

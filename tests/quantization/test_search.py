@@ -255,6 +255,13 @@ def test_shares_of_budgets():
     assert within_margin(agree, 0.995, 5000)
     assert not within_margin(agree, 0.995, 200)
     assert not within_margin(agree, 0.991, 5000)
+    drop = gate.parse("label_accuracy_drop<=0.003")
+    assert within_margin(drop, 0.0, 10)  # nothing turned
+    assert not within_margin(drop, 0.0, 600, turned=6)  # three lost, three won: it might have been four and two
+    assert within_margin(drop, 0.0, 60_000, turned=600)
+    assert within_margin(drop, -1 / 600, 600, turned=1)
+    assert not within_margin(drop, -5 / 600, 600, turned=5)  # all won: luck
+    assert not within_margin(drop, 2 / 600, 600, turned=2)
     assert within_margin(error, 0.0189, 1)
     assert not within_margin(error, 0.0195, 10**6)
 

@@ -29,7 +29,7 @@ from tfslim_core.weights import Weight
 CACHED_BYTES = 1 << 30  # encoded weights that are kept rather than encoded again
 ANSWERS_BYTES = 1 << 30  # of a part of the sample; batches whose answers would be more are left out
 _SHARES = ("top1_agreement", "exact_match", "cosine")  # 1 is best; of other metrics 0 is
-_COUNTED = ("top1_agreement", "exact_match", *LABEL_METRICS)  # shares of examples, known as well as these are many
+_COUNTED = ("top1_agreement", "exact_match")  # shares of examples, known as well as these are many
 _DEVIATIONS = 1.645  # 95 % of a normal distribution are below
 _MARGIN = 0.95  # of a budget that is no share of examples
 
@@ -166,7 +166,7 @@ class Trials:
                 values[where] = value
                 share = share_used(gate, value)
                 used = max(used, share)
-                holds = holds and within_margin(gate, value, summary.examples)
+                holds = holds and within_margin(gate, value, summary.examples, summary.turned)
         return {"used": used, "holds": holds, "values": values}
 
     def _apply(self, plan: Plan) -> None:
@@ -237,13 +237,19 @@ def share_used(gate: Gate, value: float) -> float:
     return loss / allowed if allowed > 0 else math.inf
 
 
-def within_margin(gate: Gate, value: float, examples: int) -> bool:
+def within_margin(gate: Gate, value: float, examples: int, turned: int = 0) -> bool:
     """Whether a value holds with room for chance.
 
     A share of examples is known as well as these are many: the upper end of its interval of 95 % must hold (Wilson's,
-    one-sided). No loss at all always does, however few the examples.
+    one-sided). Accuracy that is lost is a difference, of examples that turned wrong and of others that turned right:
+    what hangs on chance is how all `turned` ones fall; that more turned right is luck, which a search would look for,
+    and counts for nothing. No loss at all always holds, however few the examples.
     """
     loss, allowed = _losses(gate, value)
+    if gate.metric in LABEL_METRICS:
+        # Of paired differences of -1, 0 and 1: the variance of their mean (Agresti, Categorical Data Analysis, 10.1).
+        deviation = math.sqrt(max(turned / examples - loss**2, 0) / examples) if examples else 0
+        return max(loss, 0) + _DEVIATIONS * deviation <= allowed or not turned
     if loss <= 0:
         return True
     if gate.metric in _COUNTED:

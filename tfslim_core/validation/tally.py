@@ -26,8 +26,8 @@ class DatasetSummary:
     """What was found on one dataset.
 
     examples: that both models answered or only the optimized failed on. failures: the latter; first_failure: its error.
-    finished: records of each range, by the range's number. labels: None where no label was named. broken: why the
-    models could not be loaded, or empty.
+    finished: records of each range, by the range's number. labels: None where no label was named. turned: examples
+    that only one of the models gets right. broken: why the models could not be loaded, or empty.
     """
 
     examples: int = 0
@@ -35,6 +35,7 @@ class DatasetSummary:
     first_failure: str = ""
     outputs: dict[str, OutputSummary] = field(default_factory=dict)
     labels: dict[str, LabelMetric] | None = None
+    turned: int = 0
     finished: dict[int, int] = field(default_factory=dict)
     broken: str = ""
 
@@ -107,6 +108,7 @@ class DatasetStats:
             first_failure=self.first_failure[1] if self.first_failure else "",
             outputs={key: self.outputs[key].summary() for key in self.keys if key in self.outputs},
             labels=self.labels.summary() if self.labels is not None else None,
+            turned=self.labels.turned if self.labels is not None else 0,
             finished=self.finished,
             broken=self.broken,
         )
