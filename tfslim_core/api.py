@@ -151,6 +151,64 @@ def transform(
     return _report(after, target, "transform", start, errors, sample)
 
 
+def prune_vocabulary(
+    bundle: Location,
+    out: Location,
+    *,
+    corpus: Mapping[str, str] | None = None,
+    min_count: int | None = None,
+    keep: int | None = None,
+    to: Literal["oov", "centre"] | None = None,
+    budget: Sequence[str] = (),
+    data: Mapping[str, str] | None = None,
+    signature: str | None = None,
+    main_output: str | None = None,
+    label: str | None = None,
+    seed: int = 0,
+    fail_on_bad_records: float = 0.01,
+    beam_options: Sequence[str] = (),
+    overwrite: bool = False,
+    progress: Progress = _silent,
+) -> StageReport:
+    """Drop the rows of embeddings that a corpus never or rarely looks up, and the words that they belong to.
+
+    corpus: name -> path of texts to count; the data unless told. min_count: rows that are looked up less often go; 1,
+    those that never are, unless told otherwise. keep: so many of the most used rows are kept. budget: as few rows as
+    hold these bounds on the data; the examples that confirm it are not counted. to: what stands for dropped rows: the
+    row for unknown words, where there is one and unless told otherwise, or centres of clusters of them.
+
+    Raises:
+        UsageError: no corpus, or more than one way to choose rows.
+        ModelError: it is not a bundle, or the result does not answer as it should.
+        DataError: the corpus cannot be read, does not fit, or is empty; or the data cannot judge the budget.
+        OutputExistsError: the output exists and `overwrite` is false.
+    """
+    from tfslim_core import stages
+    from tfslim_core.bundle import read_bundle
+    from tfslim_core.vocabulary.corpus_pruning import Pruning
+
+    start = time.monotonic()
+    target = local(out)
+    storage.check_free(target, overwrite=overwrite)
+    within = _within(
+        budget, None, data=dict(data or {}), signature=signature, main_output=main_output, label=label, seed=seed
+    )
+    wanted = Pruning(
+        dict(corpus or data or {}), min_count, keep, within, to, signature, tuple(beam_options), fail_on_bad_records
+    )
+    wanted.refuse_unclear()
+    before = read_bundle(local(bundle))
+    with storage.scratch_directory() as aside:
+        pruned = stages.vocabulary_pruned(before, wanted, aside, progress)
+        sample = stages.sample_of(before, progress, pruned.requests())
+
+        def check(made: Bundle) -> Errors:
+            return stages.checked_pruned(before, made, pruned, sample, progress)
+
+        errors = stages.written(pruned.bundle, target, overwrite, check, progress)
+    return _report(pruned.bundle, target, "prune-vocabulary", start, errors, sample)
+
+
 def quantize(
     bundle: Location,
     out: Location,

@@ -1,0 +1,275 @@
+"""Fewer rows: which ones are kept, what stands for the others, and the graph that looks them up.
+
+Where everybody who sees the row numbers is known, words leave the table, and the rows that are left are numbered anew:
+a word that was dropped is then one that the vocabulary never held. Else row numbers stay, and a vector of where each
+row went is put before the lookup:
+
+    Gather(W, ids)  ->  Gather(W', Gather(moved, ids))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from tfslim_core.bundle import Bundle, Skip, VocabularyEntry, copy_files
+from tfslim_core.graph import Graph, Input, NodeDef, constant, data_inputs, make_node, renamed
+from tfslim_core.vocabulary.clusters import centres
+from tfslim_core.vocabulary.groups import Group, Mask, Rows
+from tfslim_core.vocabulary.id_flows import constant_at
+from tfslim_core.vocabulary.lookups import Embedding
+from tfslim_core.vocabulary.tables import NotRewritableError, check_contents, rewritten
+from tfslim_core.weights import Weight
+
+To = Literal["oov", "centre"]
+CENTRES = 64
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """An embedding with fewer rows. moved: [rows before], the row that each became. weight: [rows after, …]."""
+
+    weight: Weight
+    moved: NDArray[np.int32]
+
+    def as_before(self) -> Weight:
+        """What the weight would be, were all its rows still there: each the one that stands for it."""
+        shape = (len(self.moved), *self.weight.shape[1:])
+        return self.weight.map(lambda value: value[self.moved], shape)
+
+
+def kept_rows(group: Group, counts: Rows, *, most: int | None = None, least: int = 1) -> Mask:
+    """[rows]: those that are kept. most: so many of the most used, or least: those with so many uses."""
+    if most is None:
+        return group.stay | (counts >= least)
+    kept = group.stay.copy()
+    kept[np.argsort(-counts, kind="stable")[:most]] = True
+    return kept
+
+
+def stand_in(group: Group, to: To | None) -> To | None:
+    """What stands for dropped rows: what is asked for, else the out-of-vocabulary row where there is one; None where
+    the one that is asked for is not there.
+    """
+    if to is None:
+        return "oov" if group.oov is not None else "centre"
+    return None if to == "oov" and group.oov is None else to
+
+
+def pruned(graph: Graph, group: Group, embedding: Embedding, kept: Mask, counts: Rows, to: To) -> Pruned:
+    """An embedding of the group with the kept rows, and those that stand for the others."""
+    weight = graph.weights[embedding.name]
+    kept, counts = kept[: embedding.rows], counts[: embedding.rows]
+    row_shape = weight.shape[1:]
+    moved = (np.cumsum(kept) - 1).astype(np.int32)
+    dropped = np.flatnonzero(~kept)
+    if to == "oov" or not len(dropped):
+        assert group.oov is not None or not len(dropped)
+        if len(dropped) and group.oov is not None:
+            moved[dropped] = moved[group.oov[dropped]]
+        return Pruned(weight.map(lambda value: value[kept], (int(kept.sum()), *row_shape)), moved)
+    rows = weight.read().reshape(embedding.rows, -1)[dropped].astype(np.float32)
+    found, nearest = centres(rows, counts[dropped] + 1.0, min(CENTRES, len(dropped)))
+    moved[dropped] = int(kept.sum()) + nearest
+    added = found.astype(weight.dtype).reshape(-1, *row_shape)
+    made = weight.map(lambda value: np.concatenate([value[kept], added]), (int(kept.sum()) + len(added), *row_shape))
+    return Pruned(made, moved)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A bundle with fewer rows. replaced: embedding -> its value with every row that was dropped replaced by the one
+    that stands for it: with these the model before answers as the bundle does.
+    """
+
+    bundle: Bundle
+    entries: Sequence[VocabularyEntry]
+    skipped: Sequence[Skip]
+    replaced: Mapping[str, Weight]
+
+
+def prune(
+    bundle: Bundle,
+    groups: Sequence[Group],
+    kept: Sequence[Mask],
+    counts: Sequence[Rows],
+    to: To | None,
+    folder: Path,
+) -> Result:
+    """Drop rows. folder: an empty one that lives as long as the result, for its assets."""
+    copy_files(bundle.files, folder, [asset.filename for asset in bundle.manifest.assets])
+    made = replace(bundle, files=folder)
+    entries: list[VocabularyEntry] = []
+    skipped: list[Skip] = []
+    replaced: dict[str, Weight] = {}
+    for group, mask, used in zip(groups, kept, counts, strict=True):
+        wanted = stand_in(group, to)
+        found = {}
+        for embedding in group.embeddings:
+            mine = mask[: embedding.rows]
+            reason = ""
+            if wanted is None:
+                reason = "no row is known for words out of the vocabulary; --to centre needs none"
+            elif mine.all():
+                reason = f"all of its {embedding.rows:,} rows are kept"
+            if reason:
+                skipped.append(Skip(node=embedding.name, reason=reason))
+                continue
+            assert wanted is not None
+            found[embedding.name] = pruned(bundle.graph, group, embedding, mask, used, wanted)
+        obstacle = group.obstacle or (
+            "" if wanted == "oov" else "row numbers stay: the words still have rows of their own"
+        )
+        entries_before = None
+        if not obstacle and len(found) == len(group.embeddings):
+            try:
+                made = _renumbered(made, group, mask, found)
+                assert group.table is not None
+                entries_before = len(group.table.keys)
+            except NotRewritableError as error:
+                obstacle = f"row numbers stay: {error}"
+        elif not obstacle:
+            obstacle = "row numbers stay: another embedding that they look up stays whole"
+        for embedding in group.embeddings:
+            if embedding.name not in found:
+                continue
+            one = found[embedding.name]
+            weight = bundle.graph.weights[embedding.name]
+            extra = one.moved.nbytes if obstacle else 0
+            if one.weight.nbytes + extra >= weight.nbytes:
+                skipped.append(Skip(node=embedding.name, reason="what it would save is less than what it would cost"))
+                continue
+            if obstacle:
+                made = _redirected(made, embedding, one)
+            replaced[embedding.name] = one.as_before()
+            gone = ~mask[: embedding.rows]
+            entries.append(
+                VocabularyEntry(
+                    embedding=embedding.name,
+                    rows_before=embedding.rows,
+                    rows_after=one.weight.shape[0],
+                    bytes_before=weight.nbytes,
+                    bytes_after=one.weight.nbytes + extra,
+                    lookups=int(used[: embedding.rows].sum()),
+                    elsewhere=int(used[: embedding.rows][gone].sum()),
+                    to=wanted or "",
+                    words_before=entries_before,
+                    words_after=None if entries_before is None else _words_left(group, mask),
+                    reason=obstacle,
+                )
+            )
+    return Result(made, entries, skipped, replaced)
+
+
+def _words_left(group: Group, kept: Mask) -> int:
+    assert group.table is not None
+    return int(kept[group.table.values].sum())
+
+
+def _redirected(bundle: Bundle, embedding: Embedding, one: Pruned) -> Bundle:
+    """The bundle with a vector of where rows went before each lookup."""
+    graph = bundle.graph
+    names = graph.fresh_names()
+    device = graph.nodes[embedding.name].device
+    moved, weights = constant(names(f"{embedding.name}/moved"), one.moved, device=device)
+    axis, _ = constant(names(f"{embedding.name}/moved/axis"), np.array(0, np.int32), device=device)
+    nodes = [moved, axis]
+    lookups: dict[Input, str] = {}
+    for lookup in embedding.lookups:
+        node = graph.nodes[lookup.node]
+        if lookup.ids not in lookups:
+            gather = make_node(
+                "GatherV2",
+                names(f"{lookup.node}/moved"),
+                [moved.name, lookup.ids, axis.name],
+                device=node.device,
+                Tparams=tf.int32,
+                Tindices=tf.as_dtype(graph.facts(lookup.ids.node).gives[lookup.ids.port]),
+                Taxis=tf.int32,
+            )
+            nodes.append(gather)
+            lookups[lookup.ids] = gather.name
+        params, _, *others = node.input
+        copy = renamed(node, node.name, [params, lookups[lookup.ids], *others])
+        kind = "Tidx" if node.op.startswith("SparseSegment") else "Tindices"
+        copy.attr[kind].type = tf.int32.as_datatype_enum
+        nodes.append(copy)
+    nodes += _without_shapes(graph, embedding)
+    return replace(bundle, graph=graph.replace(nodes, weights={**weights, embedding.name: one.weight}))
+
+
+def _without_shapes(graph: Graph, embedding: Embedding) -> list[NodeDef]:
+    """The nodes that hand the table on, without a note of its shape as it was."""
+    found = []
+    for name in embedding.aliases:
+        if "_output_shapes" in graph.nodes[name].attr:
+            copy = renamed(graph.nodes[name], name)
+            del copy.attr["_output_shapes"]
+            found.append(copy)
+    return found
+
+
+def _renumbered(bundle: Bundle, group: Group, kept: Mask, found: Mapping[str, Pruned]) -> Bundle:
+    """The bundle with fewer words in the table, and new row numbers wherever row numbers stand.
+
+    Raises:
+        NotRewritableError: the table did not come out as it should.
+    """
+    table = group.table
+    assert table is not None
+    new = np.cumsum(kept) - 1
+
+    def new_row(row: int) -> int | None:
+        if not 0 <= row < len(kept):
+            return row
+        return int(new[row]) if kept[row] else None
+
+    edit = rewritten(bundle, table, new_row)
+    nodes: dict[str, NodeDef] = {node.name: node for node in edit.nodes}
+    weights = dict(edit.weights)
+    graph = bundle.graph
+    names = graph.fresh_names()
+    for name, position in _constants(graph, group):
+        node: NodeDef = nodes.get(name, graph.nodes[name])
+        value = np.asarray(constant_at(graph, data_inputs(graph.nodes[name])[position]))
+        rows = value.astype(np.int64)
+        told = np.where(rows < 0, rows, new[np.clip(rows, 0, len(kept) - 1)]).astype(value.dtype)
+        if np.array_equal(told, value):
+            continue
+        made, more = constant(names(f"{name}/row"), told, device=node.device)
+        inputs = list(node.input)
+        inputs[position] = made.name
+        nodes |= {made.name: made, name: renamed(node, name, inputs)}
+        weights |= more
+    for embedding in group.embeddings:
+        weights[embedding.name] = found[embedding.name].weight
+        for copy in _without_shapes(graph, embedding):
+            nodes[copy.name] = copy
+    for name, content in edit.files.items():
+        target = bundle.files / "assets" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+    manifest = bundle.manifest.model_copy(update={"assets": list(edit.assets)})
+    made_bundle = replace(bundle, graph=graph.replace(nodes.values(), weights=weights), manifest=manifest)
+    left = {key: int(new[row]) for key, row in table.entries.items() if kept[row]}
+    check_contents(made_bundle, table, left)
+    return made_bundle
+
+
+def _constants(graph: Graph, group: Group) -> Iterable[tuple[str, int]]:
+    """Where row numbers stand in the graph: node and position, each once."""
+    found = {(place.node, place.position) for flow in group.flows for place in (*flow.constants, *flow.compared)}
+    found |= {(name, 2) for flow in group.flows for name in flow.finds}
+    found |= {(b.base.node, b.base.position) for flow in group.flows for b in flow.buckets if not b.size}
+    return sorted(found)
+
+
+def counting_keys(groups: Sequence[Group]) -> Mapping[Input, int]:
+    """The tensors to count, and how many rows they number."""
+    return {tensor: group.rows for group in groups for tensor in group.counted}
