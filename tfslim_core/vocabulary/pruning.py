@@ -28,7 +28,7 @@ from tfslim_core.vocabulary.tables import NotRewritableError, check_contents, re
 from tfslim_core.weights import Weight
 
 To = Literal["oov", "centre"]
-CENTRES = 64
+CENTRES = 64  # and at least as many rows for each; more make answers no better
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def pruned(graph: Graph, group: Group, embedding: Embedding, kept: Mask, counts:
             moved[dropped] = moved[group.oov[dropped]]
         return Pruned(weight.map(lambda value: value[kept], (int(kept.sum()), *row_shape)), moved)
     rows = weight.read().reshape(embedding.rows, -1)[dropped].astype(np.float32)
-    found, nearest = centres(rows, counts[dropped] + 1.0, min(CENTRES, len(dropped)))
+    found, nearest = centres(rows, counts[dropped] + 1.0, max(1, min(CENTRES, len(dropped) // CENTRES)))
     moved[dropped] = int(kept.sum()) + nearest
     added = found.astype(weight.dtype).reshape(-1, *row_shape)
     made = weight.map(lambda value: np.concatenate([value[kept], added]), (int(kept.sum()) + len(added), *row_shape))
