@@ -69,7 +69,10 @@ SHUFFLED = [b"%d" % (1 + 7 * index % 60) for index in range(60)]  # 7 and 60 hav
         "columns": (columns(WORDS, NUMBERS), {"key_index": 0, "value_index": 1, "offset": 0}),
         "columns out of order": (columns(SHUFFLED, WORDS), {"key_index": 1, "value_index": 0, "offset": 0}),
         "a column and the line": (columns(NUMBERS, WORDS), {"key_index": 1}),
-        "commas": (columns(WORDS, NUMBERS, separator=b","), {"key_index": 0, "value_index": 1, "delimiter": ",", "offset": 0}),
+        "commas": (
+            columns(WORDS, NUMBERS, separator=b","),
+            {"key_index": 0, "value_index": 1, "delimiter": ",", "offset": 0},
+        ),
         "CRLF columns": (columns(WORDS, NUMBERS, end=b"\r\n"), {"key_index": 0, "value_index": 1, "offset": 0}),
     }.values(),
     ids=lambda value: None,
@@ -220,7 +223,9 @@ def test_a_mask_of_the_padding_comes_out_the_same(tmp_path):
 
     feeds = words_in(words=WORDS[2:])
     feeds["words"][:, 4:] = b"[PAD]"
-    result, group, kept = pruned_right(frozen(tmp_path / "m", build), tmp_path / "out", feeds, counts=some_counts(60, 3))
+    result, group, kept = pruned_right(
+        frozen(tmp_path / "m", build), tmp_path / "out", feeds, counts=some_counts(60, 3)
+    )
     assert group.obstacle == ""
     assert kept[1]
     assert lines(result).startswith(b"[UNK]\n[PAD]\n")

@@ -11,8 +11,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tfslim_core.bundle import Bundle
-from tfslim_core.graph import Graph, Input, data_inputs
-from tfslim_core.vocabulary.id_flows import Buckets, Flow, constant_at, flow_of
+from tfslim_core.graph import CONTROL, Graph, Input, data_inputs
+from tfslim_core.vocabulary.id_flows import Buckets, Flow, constant_at, flow_of, moved_from
 from tfslim_core.vocabulary.lookups import Embedding, Lookup
 from tfslim_core.vocabulary.tables import NotRewritableError, Table, check_own, size_readers, table_of
 from tfslim_core.weights import Array
@@ -137,7 +137,8 @@ def _oov(graph: Graph, table: Table, defaults: set[int], flows: Sequence[Flow], 
     counts = {bucket.count for bucket in buckets}
     if len(bases) != 1 or len(counts) != 1 or hashed != asked or 0 <= default < rows:
         return None
-    if not all(_fills_in(graph, bucket, default) for bucket in buckets):
+    finds = {name for flow in flows for name in flow.finds}
+    if finds != set().union(*(_fills_in(graph, bucket, default, finds) for bucket in buckets)):
         return None
     base, count = bases.pop(), counts.pop()
     if base < 0 or base + count > rows or table.keys.dtype != object:
@@ -150,23 +151,30 @@ def _oov(graph: Graph, table: Table, defaults: set[int], flows: Sequence[Flow], 
     return found
 
 
-def _fills_in(graph: Graph, bucket: Buckets, default: int) -> bool:
-    """Whether buckets are taken just where the table gives its default: Select(found != default, found, bucket)."""
+def _fills_in(graph: Graph, bucket: Buckets, default: int, finds: set[str]) -> set[str]:
+    """The lookups in a table whose default, and nothing else, is replaced by the bucket; empty where that is not sure.
+
+    Select(found != default, found, bucket), or Select(found == default, bucket, found).
+    """
+    covered: set[str] = set()
     for reader in graph.readers_of(bucket.node):
         select = graph.nodes[reader.node]
-        if select.op not in ("Select", "SelectV2") or reader.position != 2:
-            return False
-        condition, found, _ = data_inputs(select)
-        test = graph.nodes[condition.node]
-        if test.op != "NotEqual" or graph.nodes[found.node].op != "LookupTableFindV2" or found not in data_inputs(test):
-            return False
-        other = constant_at(graph, data_inputs(test)[1 - data_inputs(test).index(found)])
-        if other is None or np.any(other != default):
-            return False
+        test = graph.nodes[data_inputs(select)[0].node] if select.op in ("Select", "SelectV2") else select
+        if (test.op, reader.position) not in (("NotEqual", 2), ("Equal", 1)):
+            return set()
+        found, compared = data_inputs(select)[3 - reader.position], data_inputs(test)
+        if found not in compared:
+            return set()
+        other = constant_at(graph, compared[1 - compared.index(found)])
+        if other is None or np.any(np.asarray(other) != default):
+            return set()
+        before = moved_from(graph, found)
         # Whoever else reads the default would read it for more words.
-        if {r.node for r in graph.readers_of(found.node)} != {select.name, test.name}:
-            return False
-    return True
+        readers = {r.node for tensor in before for r in graph.readers_of(tensor.node) if r.port != CONTROL}
+        if readers - {tensor.node for tensor in before} - {select.name, test.name}:
+            return set()
+        covered |= {tensor.node for tensor in before} & finds
+    return covered
 
 
 def _base(graph: Graph, table: Table, bucket: Buckets) -> int:

@@ -118,6 +118,21 @@ def moved(node: NodeDef) -> tuple[tuple[int, ...], int] | None:
     return _MOVES.get(node.op)
 
 
+def moved_from(graph: Graph, tensor: Input) -> set[Input]:
+    """The tensor, and all those whose values it may hold; of a constant nothing more is asked."""
+    found: set[Input] = set()
+    todo = [tensor]
+    while todo:
+        one = todo.pop()
+        if one in found or constant_at(graph, one) is not None:
+            continue
+        found.add(one)
+        moves = moved(graph.nodes[one.node])
+        if moves is not None and moves[1] == one.port:
+            todo += [data_inputs(graph.nodes[one.node])[position] for position in moves[0]]
+    return found
+
+
 def _back(graph: Graph, tensor: Input, flow: Flow) -> list[Input]:
     """Where the tensor's values come from; what is known of a source goes into the flow."""
     node = graph.nodes[tensor.node]

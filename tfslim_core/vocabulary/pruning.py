@@ -33,10 +33,14 @@ CENTRES = 64  # and at least as many rows for each; more make answers no better
 
 @dataclass(frozen=True)
 class Pruned:
-    """An embedding with fewer rows. moved: [rows before], the row that each became. weight: [rows after, …]."""
+    """An embedding with fewer rows. moved: [rows before], the row that each became. weight: [rows after, …].
+
+    dropped: [rows before], those that another stands for.
+    """
 
     weight: Weight
     moved: NDArray[np.int32]
+    dropped: Mask
 
     def as_before(self) -> Weight:
         """What the weight would be, were all its rows still there: each the one that stands for it."""
@@ -66,20 +70,29 @@ def pruned(graph: Graph, group: Group, embedding: Embedding, kept: Mask, counts:
     """An embedding of the group with the kept rows, and those that stand for the others."""
     weight = graph.weights[embedding.name]
     kept, counts = kept[: embedding.rows], counts[: embedding.rows]
-    row_shape = weight.shape[1:]
-    moved = (np.cumsum(kept) - 1).astype(np.int32)
-    dropped = np.flatnonzero(~kept)
-    if to == "oov" or not len(dropped):
-        assert group.oov is not None or not len(dropped)
-        if len(dropped) and group.oov is not None:
-            moved[dropped] = moved[group.oov[dropped]]
-        return Pruned(weight.map(lambda value: value[kept], (int(kept.sum()), *row_shape)), moved)
-    rows = weight.read().reshape(embedding.rows, -1)[dropped].astype(np.float32)
-    found, nearest = centres(rows, counts[dropped] + 1.0, max(1, min(CENTRES, len(dropped) // CENTRES)))
-    moved[dropped] = int(kept.sum()) + nearest
-    added = found.astype(weight.dtype).reshape(-1, *row_shape)
-    made = weight.map(lambda value: np.concatenate([value[kept], added]), (int(kept.sum()) + len(added), *row_shape))
-    return Pruned(made, moved)
+    if to == "oov":
+        assert group.oov is not None
+        moved = _places(kept)
+        moved[~kept] = moved[group.oov[: embedding.rows][~kept]]
+        made = weight.map(lambda value: value[kept], (int(kept.sum()), *weight.shape[1:]))
+        return Pruned(made, moved, ~kept)
+    rows = weight.read().reshape(embedding.rows, -1)
+    kept = kept.copy()
+    kept[~kept] = ~np.isfinite(rows[~kept].astype(np.float32)).all(axis=1)  # nothing else is like them
+    moved, total = _places(kept), int(kept.sum())
+    if kept.all():
+        return Pruned(weight, moved, ~kept)
+    some = rows[~kept].astype(np.float32)
+    found, nearest = centres(some, counts[~kept] + 1.0, max(1, min(CENTRES, len(some) // CENTRES)))
+    moved[~kept] = total + nearest
+    added = found.astype(weight.dtype).reshape(-1, *weight.shape[1:])
+    made = weight.map(lambda value: np.concatenate([value[kept], added]), (total + len(added), *weight.shape[1:]))
+    return Pruned(made, moved, ~kept)
+
+
+def _places(kept: Mask) -> NDArray[np.int32]:
+    """[rows]: which of the kept ones each kept row is."""
+    return (np.cumsum(kept) - 1).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -148,7 +161,6 @@ def prune(
             if obstacle:
                 made = _redirected(made, embedding, one)
             replaced[embedding.name] = one.as_before()
-            gone = ~mask[: embedding.rows]
             entries.append(
                 VocabularyEntry(
                     embedding=embedding.name,
@@ -157,7 +169,7 @@ def prune(
                     bytes_before=weight.nbytes,
                     bytes_after=one.weight.nbytes + extra,
                     lookups=int(used[: embedding.rows].sum()),
-                    elsewhere=int(used[: embedding.rows][gone].sum()),
+                    elsewhere=int(used[: embedding.rows][one.dropped].sum()),
                     to=wanted or "",
                     words_before=entries_before,
                     words_after=None if entries_before is None else _words_left(group, mask),
