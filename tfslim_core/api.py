@@ -21,7 +21,7 @@ from tfslim_core.errors import UsageError
 from tfslim_core.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
-    from tfslim_core.bundle import Bundle, StepEntry, WeightEntry
+    from tfslim_core.bundle import Bundle, StepEntry, VocabularyEntry, WeightEntry
     from tfslim_core.inspection import Inspection
     from tfslim_core.publishing import Published
     from tfslim_core.quantization.budgeting import Budget
@@ -52,6 +52,7 @@ class StageReport:
     errors: Mapping[str, float] = field(default_factory=dict)
     steps: Sequence[StepEntry] = ()
     weights: Sequence[WeightEntry] = ()
+    vocabularies: Sequence[VocabularyEntry] = ()
     notes: Sequence[str] = ()
 
     def metrics(self) -> dict[str, float]:
@@ -70,6 +71,7 @@ class StageReport:
             "errors": dict(self.errors),
             "steps": [step.model_dump() for step in self.steps],
             "weights": [weight.model_dump() | {"harm": _finite(weight.harm)} for weight in self.weights],
+            "vocabularies": [entry.model_dump() for entry in self.vocabularies],
             "notes": list(self.notes),
         }
 
@@ -664,5 +666,6 @@ def _report(
         errors=errors,
         steps=bundle.manifest.steps,
         weights=bundle.manifest.weights,
+        vocabularies=bundle.manifest.vocabularies,
         notes=notes,
     )
