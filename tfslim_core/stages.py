@@ -102,10 +102,18 @@ def quantized(bundle: Bundle, choice: Choice, harm: Harm, progress: Progress, no
     return replace(bundle, graph=graph, manifest=manifest)
 
 
-def searched(bundle: Bundle, choice: Choice, budget: Budget, state: Path | None, progress: Progress) -> Bundle:
+def searched(
+    bundle: Bundle,
+    choice: Choice,
+    budget: Budget,
+    state: Path | None,
+    progress: Progress,
+    reference: Bundle | None = None,
+) -> Bundle:
     """The bundle with its weights in the smallest encodings within the budget, and what was found in its manifest.
 
-    state: a file that a search which is stopped leaves, for the next one to go on from.
+    state: a file that a search which is stopped leaves, for the next one to go on from. reference: the model whose
+    answers count, where something else was done to the bundle before.
 
     Raises:
         DataError, UsageError: see `search_within`; no state is left.
@@ -113,7 +121,7 @@ def searched(bundle: Bundle, choice: Choice, budget: Budget, state: Path | None,
     from tfslim_core.quantization.budgeting import search_within
 
     try:
-        found = search_within(bundle, choice, budget, state, progress)
+        found = search_within(bundle, choice, budget, state, progress, reference)
     except TfslimError:
         if state is not None:
             state.unlink(missing_ok=True)

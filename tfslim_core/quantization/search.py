@@ -17,8 +17,8 @@ from tfslim_core.encodings import footprint
 from tfslim_core.gate import Gate
 from tfslim_core.quantization.budget import Found, Rung, ladder, search
 from tfslim_core.quantization.encode_weights import Choice, candidates_in_session
-from tfslim_core.quantization.live_model import LiveModel
-from tfslim_core.quantization.trials import Encoder, Memo, Trials
+from tfslim_core.quantization.live_model import Answer, LiveModel
+from tfslim_core.quantization.trials import Encoder, Memo, Trials, answers_of
 from tfslim_core.validation.batches import Batch
 from tfslim_core.validation.sample import SplitSample
 
@@ -39,12 +39,16 @@ EXAMPLES = 4000
 
 @dataclass(frozen=True)
 class Search:
-    """What is asked for. minutes: for all of it. state: a file that a later run goes on from."""
+    """What is asked for. minutes: for all of it. state: a file that a later run goes on from.
+
+    reference: the model whose answers count, where something else was done before; the one that is searched unless told.
+    """
 
     gates: Sequence[Gate]
     main: str | None = None
     minutes: float = MINUTES
     state: Path | None = None
+    reference: Bundle | None = None
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,11 @@ def search_encodings(
     encoder = Encoder(graph)
     memo = Memo(wanted.state, _fingerprint(bundle, names, sample, wanted) if wanted.state else "")
     parts = {"search": sample.search, "held out": sample.held_out, "probe": _first(sample.search, PROBED_EXAMPLES)}
+    asked = _answers(wanted.reference, sample, progress) if wanted.reference is not None else None
     with LiveModel(bundle, names) as live:
         progress("ask the model as it is", 0, 0)
         keys = list(sample.signature.outputs)
-        trials = Trials(live, encoder, wanted.gates, sample.signature.name, keys, parts, wanted.main, memo)
+        trials = Trials(live, encoder, wanted.gates, sample.signature.name, keys, parts, wanted.main, memo, asked)
         trials.refuse_meaningless("search")
         ladders: dict[str, list[Rung]] = {}
         for number, name in enumerate(names):
@@ -92,6 +97,14 @@ def search_encodings(
             progress=progress,
         )
         return Searched(found, ladders, (trials.examples("search"), trials.examples("held out")))
+
+
+def _answers(reference: Bundle, sample: SplitSample, progress: Progress) -> dict[str, list[Answer]]:
+    """What another model answers to the sample."""
+    progress("ask the model as it was", 0, 0)
+    with LiveModel(reference, []) as live:
+        parts = {"search": sample.search, "held out": sample.held_out}
+        return {part: answers_of(live, sample.signature.name, batches) for part, batches in parts.items()}
 
 
 def _ladder(nbytes: int, name: str, encoder: Encoder, trials: Trials, memo: Memo) -> list[Rung]:
