@@ -65,18 +65,23 @@ def encodings(
     write_docs: WriteDocs = False,
 ) -> None:
     """All encodings and a search under a budget, beside the old recipe, TensorFlow's MLIR quantizer and TFLite."""
+    from benchmarks import encoding_goals
     from benchmarks import encodings as section
+    from benchmarks.cases import CASES
+    from benchmarks.plots import plot
 
-    unknown = set(only or ()) - set(section.CASES)
+    unknown = set(only or ()) - set(CASES)
     if unknown:
-        raise typer.BadParameter(f"no model {min(unknown)!r} (there are: {', '.join(section.CASES)})")
+        raise typer.BadParameter(f"no model {min(unknown)!r} (there are: {', '.join(CASES)})")
     before = facts(_command())
     found = []
     with _telling() as told:
-        for name in only or section.CASES:
-            found.append(section.run(section.CASES[name](), seconds, told))
-    sheets = [*map(section.sheet, found), section.goals(found)]
-    _publish("encodings", "Encodings", before, sheets, found, write_docs)
+        for name in only or CASES:
+            found.append(section.run(CASES[name](), seconds, told))
+    sheets = [*map(section.sheet, found), encoding_goals.goals(found)]
+    drawn = plot(found, (PAGE.parent if write_docs else OUT) / "encodings.svg")
+    answers.print(f"plot: {drawn}", markup=False)
+    _publish("encodings", "Encodings", before, sheets, found, write_docs, f"![Bytes and error]({drawn.name})\n\n")
 
 
 @app.command()
@@ -150,7 +155,13 @@ def everything(seconds: Seconds = 8, write_docs: WriteDocs = False) -> None:
 
 
 def _publish(
-    name: str, title: str, before: dict[str, str], sheets: Sequence[Sheet], found: Sequence[Any], write_docs: bool
+    name: str,
+    title: str,
+    before: dict[str, str],
+    sheets: Sequence[Sheet],
+    found: Sequence[Any],
+    write_docs: bool,
+    picture: str = "",
 ) -> None:
     for sheet in sheets:
         sheet.show(answers)
@@ -159,7 +170,8 @@ def _publish(
     data = {"facts": before, "found": [asdict(one) for one in found]}
     (OUT / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
     if write_docs:
-        write_section(PAGE, name, title, "\n".join([*(sheet.markdown() for sheet in sheets), sentence(before)]))
+        tables = "\n".join([*(sheet.markdown() for sheet in sheets), sentence(before)])
+        write_section(PAGE, name, title, picture + tables)
 
 
 @contextmanager

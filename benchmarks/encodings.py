@@ -4,52 +4,42 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks import other_quantizers, tflite
 from benchmarks.agreement import Agreement, ask, compare
 from benchmarks.alternating import Cost, measure
+from benchmarks.cases import Case
 from benchmarks.children import ChildError
-from benchmarks.digits import digits
 from benchmarks.graph_transform_tool import OldToolError, transform_in_child
-from benchmarks.models import dense_inputs, made, text_examples
 from benchmarks.places import OUT
 from benchmarks.sheets import Sheet
-from benchmarks.subjects import Subject, basic_pitch, guesslang, tones
 from benchmarks.variants import FROZEN, OLD, ORIGINAL
 from tfslim_core import api
 from tfslim_core.bundle import read_bundle
 from tfslim_core.errors import ModelError, TfslimError
+from tfslim_core.graph import Graph
 from tfslim_core.storage import size
+from tfslim_core.weights import Encoded
 
 BATCHES = (1, 32)
 ENCODINGS = ("int8", "int6", "int4", "int4/block64", "float16")
 SLIM, BUDGET = "tfslim slim", "tfslim, budget"
-_WORDS = 100_000  # x 300 float32: 120 MB
-
-
-@dataclass(frozen=True)
-class Case:
-    """A subject, the budget that its encodings are searched under, and its tuning data's label, if it has one."""
-
-    subject: Subject
-    budget: Sequence[str]
-    label: str | None = None
 
 
 @dataclass(frozen=True)
 class Form:
-    """One form of one model. told: what the searched one says of itself."""
+    """One form of one model. to_entropy: what `_to_entropy` says of it. told: what the searched one says of itself."""
 
     name: str
     bytes: int
     cost: Cost
     agreement: Agreement
+    to_entropy: float | None = None
     told: str = ""
 
 
@@ -95,7 +85,14 @@ def run(case: Case, seconds: float, told: Callable[[str], None]) -> Compared:
         told=lambda what: told(f"{subject.name}: {what}"),
     )
     forms = [
-        Form(name, _bytes(path), costs[name], agreements[name], making.told.get(name, ""))
+        Form(
+            name,
+            _bytes(path),
+            costs[name],
+            agreements[name],
+            making.to_entropy.get(name),
+            making.told.get(name, ""),
+        )
         for name, path in making.paths.items()
     ]
     return Compared(subject.name, subject.about, subject.asked, case.budget, making.live, forms, making.missing)
@@ -109,6 +106,7 @@ class _Making:
         self.paths: dict[str, Path] = {ORIGINAL: case.subject.path}
         self.missing: dict[str, str] = {}
         self.told: dict[str, str] = {}
+        self.to_entropy: dict[str, float] = {}
         self.live = 0
 
     def all(self) -> None:
@@ -165,6 +163,8 @@ class _Making:
             self.missing[name] = f"it fails: {_short(error)}"
             return
         self.paths[name] = out
+        if (found := _to_entropy(read_bundle(stored).graph)) is not None:
+            self.to_entropy[name] = found
         if "budget" in how:
             kinds: dict[str, int] = {}
             for weight in made_of.weights:
@@ -186,13 +186,15 @@ class _Making:
 
 def sheet(compared: Compared) -> Sheet:
     """The table of one model, a row a form."""
-    header = ["", "bytes", "to live parameters", "top-1 agreement", "label accuracy", "relative L2 error"]
+    header = ["", "bytes", "to live parameters", "codes to entropy", "top-1 agreement", "label accuracy"]
+    header += ["relative L2 error"]
     header += [*(f"latency, batch {batch}" for batch in BATCHES), "memory", "load"]
     rows = [_row(form, compared) for form in compared.forms]
     used = [number for number in range(len(header)) if any(row[number] for row in rows)]
     notes = [
         f"{compared.live:,} parameters are served; 1.00 of them is a byte each. Answers are compared on "
         f"{compared.asked}. Latency and memory are ratios to the original's (latency: median, quartiles). "
+        "Codes to entropy: what codes take that are compressed, to their zero-order entropy. "
         f"The budget was: {', '.join(compared.budget)}."
     ]
     notes += [f"{form.name}: {form.told}." for form in compared.forms if form.told]
@@ -209,6 +211,7 @@ def _row(form: Form, compared: Compared) -> list[str]:
         form.name,
         f"{form.bytes:,}",
         f"{form.bytes / max(compared.live, 1):.2f}",
+        "" if form.to_entropy is None else f"{form.to_entropy:.3f}",
         "" if agreement.top1 is None else f"{agreement.top1:.4f}",
         "" if agreement.accuracy is None else f"{agreement.accuracy:.4f}",
         f"{agreement.rel_l2:.2g}",
@@ -224,190 +227,24 @@ def _ratio(cost: Cost, batch: int) -> str:
     return f"{latency.ratio:.2f} ({latency.low:.2f}–{latency.high:.2f})"
 
 
-def goals(all_compared: Sequence[Compared]) -> Sheet:
-    """What was to be reached, and whether it was."""
-    rows: list[list[str]] = []
-    for compared in all_compared:
-        original, frozen, int8 = (compared.of(name) for name in (ORIGINAL, FROZEN, "tfslim int8"))
-        assert original is not None
-        assert frozen is not None
-        if int8 is not None:
-            # Of the frozen model, what is no parameter: the graph, tables.
-            change = frozen.bytes - 4 * compared.live
-            share = (int8.bytes - change) / max(compared.live, 1)
-            rows.append(_goal(compared, "int8: bytes to live parameters, graph aside", share, 1.03))
-        ours = [form for form in compared.forms if form.name.startswith("tfslim")]
-        for batch in BATCHES:
-            ratios = {form.name: form.cost.latency[batch].ratio for form in ours}
-            rows.append(_goal_of_worst(compared, f"latency ratio, batch {batch}", ratios, 1.05))
-        peak = original.cost.peak_rss_bytes
-        ratios = {form.name: form.cost.peak_rss_bytes / peak for form in ours}
-        rows.append(_goal_of_worst(compared, "memory ratio", ratios, 1.0))
-        rows += _GOALS.get(compared.subject, _no_more)(compared)
-    missed = [row for row in rows if row[-1] != "met"]
-    met = f"{len(rows) - len(missed)} of {len(rows)} goals are met"
-    return Sheet("Goals", ["model", "what", "found", "at most", ""], rows, [met + "."])
+def _to_entropy(graph: Graph) -> float | None:
+    """Of all codes that are compressed, the bytes that they take to those of their zero-order entropy within a weight;
+    None where none are.
+    """
+    taken, least = 0, 0.0
+    for weight in graph.weights.values():
+        codes = weight.encoded.parts.get("codes") if weight.encoded else None
+        if codes is not None and codes.encoded is not None and _is_compressed(codes.encoded):
+            _, counts = np.unique(codes.read(), return_counts=True)
+            shares = counts / counts.sum()
+            taken += codes.stored_bytes
+            least += float(-(shares * np.log2(shares)).sum()) * counts.sum() / 8
+    return taken / least if least else None
 
 
-def _goal(compared: Compared, what: str, found: float, most: float) -> list[str]:
-    return [compared.subject, what, f"{found:.3f}", f"{most:.3f}", "met" if found <= most else "missed"]
-
-
-def _goal_of_worst(compared: Compared, what: str, found: Mapping[str, float], most: float) -> list[str]:
-    missing = ", ".join(name for name, value in found.items() if value > most)
-    worst = max(found, key=lambda name: found[name])
-    row = _goal(compared, f"{what}, the worst of tfslim's: {worst}", found[worst], most)
-    return [*row[:-1], f"missed by {missing}"] if missing else row
-
-
-def _no_more(compared: Compared) -> list[list[str]]:
-    del compared
-    return []
-
-
-def _guesslang_goals(compared: Compared) -> list[list[str]]:
-    int8, searched = compared.of("tfslim int8"), compared.of(BUDGET)
-    if int8 is None or searched is None:
-        return [_goal(compared, f"{BUDGET}: made", np.inf, 0)]
-    return [
-        _goal(compared, f"{BUDGET}: bytes to those of int8", searched.bytes / int8.bytes, 0.8),
-        _goal(compared, f"{BUDGET}: 1 - top-1 agreement", 1 - (searched.agreement.top1 or 0), 0.01),
-    ]
-
-
-def _digits_goals(compared: Compared) -> list[list[str]]:
-    original, int8, searched = (compared.of(name) for name in (ORIGINAL, "tfslim int8", BUDGET))
-    if original is None or int8 is None or searched is None:
-        return [_goal(compared, f"{BUDGET}: made", np.inf, 0)]
-    drop = (original.agreement.accuracy or 0) - (searched.agreement.accuracy or 0)
-    return [
-        _goal(compared, f"{BUDGET}: bytes to those of int8", searched.bytes / int8.bytes, 0.45),
-        _goal(compared, f"{BUDGET}: label accuracy lost", drop, 0.003),
-    ]
-
-
-def _text_goals(compared: Compared) -> list[list[str]]:
-    old, searched = compared.of(OLD), compared.of(BUDGET)
-    if old is None or searched is None:
-        return [_goal(compared, f"{BUDGET}: made", np.inf, 0)]
-    return [
-        _goal(compared, f"{BUDGET}: MB", searched.bytes / 1e6, 24.5),
-        _goal(
-            compared,
-            f"{BUDGET}: 1 - top-1 agreement, to the old recipe's",
-            1 - (searched.agreement.top1 or 0),
-            1 - (old.agreement.top1 or 0),
-        ),
-    ]
-
-
-def _basic_pitch_goals(compared: Compared) -> list[list[str]]:
-    old, slim = compared.of(OLD), compared.of(SLIM)
-    if slim is None:
-        return [_goal(compared, f"{SLIM}: made", np.inf, 0)]
-    found = [_goal(compared, f"{SLIM}: relative L2 error", slim.agreement.rel_l2, 0.01)]
-    if old is not None:
-        found.append(_goal(compared, f"{SLIM}: bytes to those of the old recipe", slim.bytes / old.bytes, 1.5))
-    return found
-
-
-_GOALS: Mapping[str, Callable[[Compared], list[list[str]]]] = {
-    "guesslang": _guesslang_goals,
-    "digits": _digits_goals,
-    "text": _text_goals,
-    "basic_pitch": _basic_pitch_goals,
-}
-
-
-def _text() -> Case:
-    path = made("text", words=_WORDS, layers=3, filters=256, pretrained=1, steps=300)
-    inputs, labels = text_examples(2048, words=_WORDS, seed=1)
-    tuning, _ = text_examples(4000, words=_WORDS, seed=2)
-    subject = Subject(
-        "text",
-        "text CNN, embedding of 100,000 x 300",
-        path,
-        inputs,
-        f"{len(labels):,} generated texts, words by Zipf's law, that neither training nor tuning saw",
-        classifies=True,
-        tuning={"tuning": _npz("text", tuning)},
-        labels=labels,
-    )
-    return Case(subject, ["top1_agreement>=0.992"])
-
-
-def _dense() -> Case:
-    subject = Subject(
-        "dense",
-        "4 dense layers of 2048 x 2048",
-        made("dense"),
-        dense_inputs(512),
-        "512 of seeded noise",
-        classifies=False,
-        tuning={"tuning": _npz("dense", dense_inputs(512, seed=2))},
-    )
-    return Case(subject, ["rel_l2_error<=0.05"])
-
-
-def _guesslang() -> Case:
-    return Case(guesslang(tuning=1500, per_extension=200), ["top1_agreement>=0.99"])
-
-
-def _digits() -> Case:
-    path = made("digits")
-    images, labels = digits().unseen
-    tuned_images, tuned_labels = digits().tuning
-    subject = Subject(
-        "digits",
-        "classifier of handwritten digits, three dense layers",
-        path,
-        {"x": images},
-        f"{len(images):,} real digits that neither training nor tuning saw",
-        classifies=True,
-        tuning={"tuning": _npz("digits", {"x": tuned_images, "label": tuned_labels})},
-        labels=labels,
-    )
-    return Case(subject, ["label_accuracy_drop<=0.003"], "label")
-
-
-def _basic_pitch() -> Case:
-    tuning = {"tuning": _npz("basic_pitch", {"input_2": tones(64, seed=2)})}
-    budget = [f"{output}:rel_l2_error<=0.01" for output in ("contour", "note", "onset")]
-    return Case(replace(basic_pitch(), tuning=tuning), budget)
-
-
-def _transformer() -> Case:
-    def inputs(seed: int) -> dict[str, NDArray[np.float32]]:
-        return {"x": np.random.default_rng(seed).standard_normal((256, 32, 256), np.float32)}
-
-    subject = Subject(
-        "transformer",
-        "4 transformer blocks, random weights",
-        made("transformer"),
-        inputs(1),
-        "256 of seeded noise",
-        classifies=False,
-        tuning={"tuning": _npz("transformer", inputs(2))},
-    )
-    return Case(subject, ["rel_l2_error<=0.05"])
-
-
-def _npz(name: str, arrays: Mapping[str, NDArray[Any]]) -> str:
-    file = OUT / "encodings_data" / f"{name}.npz"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    kept: dict[str, Any] = dict(arrays)
-    np.savez(file, **kept)
-    return str(file)
-
-
-CASES: Mapping[str, Callable[[], Case]] = {
-    "text": _text,
-    "dense": _dense,
-    "guesslang": _guesslang,
-    "digits": _digits,
-    "basic_pitch": _basic_pitch,
-    "transformer": _transformer,
-}
+def _is_compressed(stored: Encoded) -> bool:
+    inner = (part.encoded for part in stored.parts.values())
+    return stored.encoding == "zlib" or any(_is_compressed(one) for one in inner if one is not None)
 
 
 def _bytes(path: Path) -> int:

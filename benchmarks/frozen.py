@@ -55,10 +55,10 @@ def frozen_graphs(told: Callable[[str], None], only: Sequence[str] = ()) -> Iter
         "guesslang": (lambda: GUESSLANG, {"inputs": strings}),
         "basic_pitch": (lambda: BASIC_PITCH, {"input_2": rng.normal(0, 0.1, (2, 43_844, 1)).astype(np.float32)}),
         "sleepecg": (_sleepecg, {"input_10": rng.normal(size=(2, 12, 36)).astype(np.float32)}),
-        "MobileNetV2": (lambda: _keras("mobilenet"), {"": image}),
-        "ResNet50": (lambda: _keras("resnet50"), {"": image[:, :64, :64]}),
-        "EfficientNetB0": (lambda: _keras("efficientnet"), {"": 255 * image[:, :64, :64]}),
-        "text LSTM": (lambda: _keras("text_lstm"), {"": strings}),
+        "MobileNetV2": (lambda: exported_keras("mobilenet"), {"": image}),
+        "ResNet50": (lambda: exported_keras("resnet50"), {"": image[:, :64, :64]}),
+        "EfficientNetB0": (lambda: exported_keras("efficientnet"), {"": 255 * image[:, :64, :64]}),
+        "text LSTM": (lambda: exported_keras("text_lstm"), {"": strings}),
     }
     for name, (path, feeds) in models.items():
         if not only or name in only:
@@ -100,7 +100,8 @@ def with_default_attributes(graph_def: Any) -> Any:
     return graph.as_graph_def()
 
 
-def _keras(name: str) -> Path:
+def exported_keras(name: str) -> Path:
+    """The Keras model of that name, made and exported if it is not there yet."""
     from tests.keras_models import MODELS, exported  # builds them with random weights, the same each time
 
     path = OUT / "models" / name

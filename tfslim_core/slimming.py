@@ -162,12 +162,13 @@ def _harm(bundle: Bundle, choice: Choice, sample: Sample, settings: Settings, pr
 
 
 def _words(harm: Harm) -> str:
-    if not harm.leave:
+    if not harm.instead:
         return ""
-    many = len(harm.leave) != 1
-    worst = max(harm.alone[name] for name in harm.leave)
+    left = sum(not encoding for encoding in harm.instead.values())
+    worst = max(harm.alone[name] for name in harm.instead)
     moved = f"moves them by {100 * worst:.2g} %" if worst < float("inf") else "makes NaN or infinity of them"
-    what = f"{len(harm.leave)} weight{'s' * many} left as {'they were' if many else 'it was'}"
+    ways = {"stored in more bits": len(harm.instead) - left, "left as they were": left}
+    what = ", ".join(f"{many} weight{'s' * (many != 1)} {how}" for how, many in ways.items() if many)
     return f"{what}: int8 harms the answers (the worst alone {moved})"
 
 

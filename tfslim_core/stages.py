@@ -69,7 +69,7 @@ def transformed(bundle: Bundle, calls: str | Iterable[str] | None, progress: Pro
 
 
 def quantized(bundle: Bundle, choice: Choice, harm: Harm, progress: Progress, notes: Sequence[str] = ()) -> Bundle:
-    """The bundle with its weights encoded, save those that `harm` leaves, and why in its manifest.
+    """The bundle with its weights encoded, save those that it harms, and why in its manifest.
 
     notes: what else was found, for the manifest.
 
@@ -80,7 +80,7 @@ def quantized(bundle: Bundle, choice: Choice, harm: Harm, progress: Progress, no
         bundle.graph,
         choice,
         harm=harm.alone,
-        leave=harm.leave,
+        instead=harm.instead,
         progress=lambda name: progress(f"quantize: {name}", 0, 0),
     )
     step = StepEntry(
@@ -126,7 +126,7 @@ def searched(
         if state is not None:
             state.unlink(missing_ok=True)
         raise
-    return quantized(bundle, found.choice, Harm(found.harm, frozenset()), progress, found.notes)
+    return quantized(bundle, found.choice, Harm(found.harm, {}), progress, found.notes)
 
 
 def vocabulary_pruned(bundle: Bundle, wanted: Pruning, folder: Path, progress: Progress) -> PrunedBundle:

@@ -104,7 +104,7 @@ def test_names_are_included_and_excluded_by_pattern(graph):
 
 
 def test_what_harms_is_left(graph):
-    _, entries = encode_weights(graph, Choice(lossless=False), harm={"dense": 0.5}, leave=["dense"])
+    _, entries = encode_weights(graph, Choice(lossless=False), harm={"dense": 0.5}, instead={"dense": ""})
     (dense,) = (entry for entry in entries if entry.name == "dense")
     assert (dense.placement, dense.harm) == ("none", 0.5)
     assert "50 %" in dense.reason
@@ -133,7 +133,7 @@ def by_name(entries):
 
 
 def test_what_is_left_alone_is_stored_smaller_where_nothing_is_lost(graph):
-    changed, entries = encode_weights(graph, Choice(), leave=["dense"])
+    changed, entries = encode_weights(graph, Choice(), instead={"dense": ""})
     assert_same_interface(graph, changed)
     found = by_name(entries)
     kinds = {name: entry.encoding for name, entry in found.items() if entry.encoding not in ("int8", "float32")}

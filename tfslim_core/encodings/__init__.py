@@ -61,6 +61,7 @@ __all__ = [
     "LOSSLESS",
     "NotEncodableError",
     "Sharing",
+    "bits",
     "by_row",
     "decoded",
     "decoding",
@@ -99,6 +100,15 @@ def is_exact(text: str) -> bool:
     """
     name, _ = named(text)
     return name == LOSSLESS or ENCODINGS[name].exact
+
+
+def bits(text: str) -> int:
+    """Of the encoding that a user names: bits an element, without scales and codebooks and before any compression.
+
+    Raises:
+        TransformError: there is none.
+    """
+    return ENCODINGS[named(text)[0]].bits
 
 
 def by_row(name: str) -> frozenset[str]:

@@ -63,13 +63,13 @@ def encode_weights(
     choice: Choice,
     *,
     harm: Mapping[str, float] | None = None,
-    leave: Collection[str] = (),
+    instead: Mapping[str, str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Graph, list[WeightEntry]]:
     """Encode the graph's weights.
 
-    harm: what encoding a weight alone does to the answers, for the entries. leave: names that are left alone for it.
-    One weight's value is in memory at a time.
+    harm: what encoding a weight alone does to the answers, for the entries. instead: by weight, the encoding that it
+    gets for it, "" to leave it alone. One weight's value is in memory at a time.
 
     Returns:
         The graph, and an entry for every weight that is encoded, and for every float weight that is not.
@@ -90,9 +90,12 @@ def encode_weights(
         measured = (harm or {}).get(name)
         left_out = _left_out(weight, name, choice)
         reason = left_out or _objection(graph, name, choice, scales)
-        if not reason and name in leave:
-            reason = f"{choice.encoding} would move the answers by {100 * (measured or 0):.2g} %"
         encoding = choice.plan.get(name, choice.encoding)
+        harmed = ""
+        if not reason and instead is not None and name in instead:
+            harmed = f"{encoding} would move the answers by {100 * (measured or 0):.2g} %"
+            encoding = instead[name]
+            reason = "" if encoding else harmed
         if not reason and not encoding:
             reason = "the search within the budget left it as it is"
         if progress is not None and not reason:
@@ -108,7 +111,7 @@ def encode_weights(
         if stored is not None:
             placement, why = choose(use, stored, choice.placement)
             edits.append(place(graph, names, name, stored, use, placement))
-            why = f"{reason}; nothing is lost as it is stored" if reason else why
+            why = f"{reason}; nothing is lost as it is stored" if reason else "; ".join(filter(None, (harmed, why)))
             entries.append(_stored(name, weight, stored, placement, why, measured))
         elif np.issubdtype(weight.dtype, np.floating):
             entries.append(_left(name, weight, reason, measured))

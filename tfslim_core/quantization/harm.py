@@ -1,9 +1,9 @@
 """Which weights an encoding harms, found by trying each in a live session.
 
 An int8 weight moves the outputs of an ordinary model by about as much as it is itself rounded, about a percent. A
-weight that moves an output by much more is one whose error is amplified (the filters of a spectral front end, say);
-what it saves is not worth it, and it is left as it is. Where an output scores classes, the order of the scores counts
-more than their size.
+weight that moves an output by much more is one whose error is amplified (the filters of a spectral front end, say). It
+is stored in more bits where these do little harm, and left as it is where they do too. Where an output scores classes,
+the order of the scores counts more than their size.
 """
 
 from __future__ import annotations
@@ -27,18 +27,22 @@ from tfslim_core.weights import Array
 MOST_ERROR = 0.02  # relative L2 by which encoded weights may move an output
 MOST_ERROR_OF_SCORES = 0.05  # the same, of an output that scores classes
 MOST_FLIPS = 0.01  # share of examples whose top class may change
+FINER = ("int12/tensor", "float16")  # what is tried instead, fewest bytes first
+_FINER_SHARE = 0.25  # of what an encoding may do is what a finer one may: what is amplified once may be again
+_FINER = 16  # times less harm by a finer encoding, about
+_AT_ONCE = 32  # of so many weights one more is given up at a time
 _FEW_FLIPS = 2  # so many prove nothing
 SECONDS = 60.0  # for trying all weights; fewer requests are used where these would take longer
 
 
 @dataclass(frozen=True)
 class Harm:
-    """alone: by weight, the largest relative L2 error of any output when only that one is encoded. leave: those that
-    are better left alone.
+    """alone: by weight, the largest relative L2 error of any output when only that one is encoded. instead: by weight,
+    the encoding that is better for it, "" to leave it alone.
     """
 
     alone: Mapping[str, float]
-    leave: frozenset[str]
+    instead: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,15 @@ class _Move:
     def __add__(self, other: _Move) -> _Move:
         return _Move(max(self.error, other.error), self.flips + other.flips, self.rows + other.rows)
 
-    @property
-    def too_far(self) -> bool:
+    def too_far(self, share: float = 1) -> bool:
+        """Whether it is more than a share of what may be."""
         if not self.rows:
-            return not self.error <= MOST_ERROR
-        flipped = self.flips > max(_FEW_FLIPS, MOST_FLIPS * self.rows)
-        return flipped or not self.error <= MOST_ERROR_OF_SCORES
+            return not self.error <= share * MOST_ERROR
+        flipped = self.flips > max(_FEW_FLIPS, share * MOST_FLIPS * self.rows)
+        return flipped or not self.error <= share * MOST_ERROR_OF_SCORES
 
 
-NO_HARM = Harm({}, frozenset())
+NO_HARM = Harm({}, {})
 
 
 def measure_harm(
@@ -83,40 +87,51 @@ def measure_harm(
     names = candidates_in_session(graph, choice)
     if not names or not requests:
         return NO_HARM
+    steps = (choice.encoding, *(one for one in FINER if encodings.bits(one) > encodings.bits(choice.encoding)), "")
     with LiveModel(bundle, names) as live:
-        trial = _Trial(live, requests, frozenset(random), seconds / (len(names) + 2))
+        trial = _Trial(live, requests, frozenset(random), seconds / (2 * len(names) + 2))
 
-        def encode(name: str) -> bool:
+        def store(name: str, encoding: str) -> bool:
+            """Whether it can be."""
             done = []
 
             def value() -> Array:
-                rounded = _rounded(graph, name, choice)
+                rounded = _rounded(graph, name, encoding) if encoding else None
                 done.append(rounded is not None)
                 return graph.weights[name].read() if rounded is None else rounded
 
             live.set(name, value)
-            return done[0]
+            return done[0] or not encoding
 
         alone: dict[str, float] = {}
-        leave: set[str] = set()
+        expected: dict[str, float] = {}
+        at: dict[str, int] = {}
         for number, name in enumerate(names):
             if progress is not None:
                 progress(number, len(names))
-            if encode(name):
-                moves = trial.moves()
-                alone[name] = max((move.error for move in moves), default=0.0)
-                if any(move.too_far for move in moves):
-                    leave.add(name)
-                live.set(name, bundle.graph.weights[name].read)
-        # What does no harm alone may still be too much together: give up the most harmful first.
-        rest = sorted(alone.keys() - leave, key=lambda name: (alone[name], name))
-        for name in rest:
-            encode(name)
-        while rest and any(move.too_far for move in trial.moves()):
-            leave.add(rest[-1])
-            name = rest.pop()
-            live.set(name, bundle.graph.weights[name].read)
-    return Harm(alone, frozenset(leave))
+            if not store(name, steps[0]):
+                continue
+            moves = trial.moves()
+            alone[name] = expected[name] = max((move.error for move in moves), default=0.0)
+            at[name] = 0
+            while any(move.too_far(_FINER_SHARE if at[name] else 1) for move in moves) and steps[at[name]]:
+                at[name] += 1
+                if steps[at[name]] and store(name, steps[at[name]]):
+                    moves = trial.moves()
+                    expected[name] = max(move.error for move in moves)
+            store(name, "")
+        # What does little harm alone may still be too much together: give up the most harmful first.
+        for name in at:
+            store(name, steps[at[name]])
+        while any(move.too_far() for move in trial.moves()):
+            rest = sorted((name for name in at if steps[at[name]]), key=lambda name: (-expected[name], name))
+            if not rest:
+                break
+            for name in rest[: max(1, len(rest) // _AT_ONCE)]:
+                at[name] += 1
+                expected[name] /= _FINER
+                store(name, steps[at[name]])
+    return Harm(alone, {name: steps[step] for name, step in at.items() if step})
 
 
 class _Trial:
@@ -157,11 +172,11 @@ def _moved(wanted: Array, found: Array) -> _Move:
     return _Move(error, int(flips), wanted[..., 0].size)
 
 
-def _rounded(graph: Graph, name: str, choice: Choice) -> Array | None:
+def _rounded(graph: Graph, name: str, encoding: str) -> Array | None:
     """The weight as it would be read back, or None where it cannot be encoded."""
     try:
         sharing = encodings.Sharing(use_of(graph, name).axes)
-        stored = encodings.encoded(graph.weights[name], choice.encoding, sharing, compress=False)
+        stored = encodings.encoded(graph.weights[name], encoding, sharing, compress=False)
     except encodings.NotEncodableError:
         return None
     return stored.read()

@@ -51,7 +51,8 @@ def quantize_weights(graph: Graph, *, minimum_size: int = 1024) -> Outcome:
     large = [name for name, weight in graph.weights.items() if math.prod(weight.shape) >= minimum_size]
     scales = scales_of(graph)
     left = {name: reason for name in large if (reason := _objection(graph, name, scales))}
-    changed, entries = encode_weights(graph, Choice("int8", minimum_size=minimum_size, lossless=False), leave=left)
+    choice = Choice("int8", minimum_size=minimum_size, lossless=False)
+    changed, entries = encode_weights(graph, choice, instead=dict.fromkeys(left, ""))
     encoded = {entry.name for entry in entries if entry.placement != "none" and not graph.weights[entry.name].encoded}
     reasons = {entry.name: entry.reason for entry in entries if entry.name not in encoded} | left
     skipped = tuple(Skipped(name, reasons[name]) for name in large if name in reasons)
