@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tfslim_core.report import ReportContext
     from tfslim_core.saved_model.sample_check import Sample
     from tfslim_core.stages import Errors, Progress
+    from tfslim_core.vocabulary.corpus_pruning import Pruning
 
 Location = str | os.PathLike[str]
 
@@ -453,6 +454,11 @@ def slim(
     main_output: str | None = None,
     label: str | None = None,
     fail_on_bad_records: float = 0.01,
+    prune_vocabulary: bool = False,
+    corpus: Mapping[str, str] | None = None,
+    min_count: int | None = None,
+    keep: int | None = None,
+    to: Literal["oov", "centre"] | None = None,
     overwrite: bool = False,
     progress: Progress = _silent,
 ) -> SlimReport:
@@ -462,6 +468,8 @@ def slim(
     any the result is checked on made-up inputs and the verdict is inconclusive. A failed gate does not raise: the
     servable and its report are written, and the outcome says so. budget: bounds such as "top1_agreement>=0.99": the
     smallest encodings that hold them on a sample of the data, found within `search_minutes`.
+    prune_vocabulary: drop rows of embeddings too, as the stage of that name does with corpus, min_count, keep and to;
+    with a budget and neither of the two numbers, half of the budget is for that.
 
     Raises:
         UsageError: gates or a budget without data, or a budget and an encoding.
@@ -488,6 +496,11 @@ def slim(
         minutes=search_minutes,
         seed=seed,
     )
+    pruning = None
+    if prune_vocabulary:
+        pruning = _pruning(corpus or data, min_count, keep, within, to, fail_on_bad_records)
+    elif corpus or min_count is not None or keep is not None or to is not None:
+        raise UsageError("--corpus, --min-count, --keep and --to are for --prune-vocabulary; give that too")
     settings = Settings(
         tags=tuple(tags),
         signatures=tuple(signatures) if signatures is not None else None,
@@ -503,6 +516,7 @@ def slim(
         main_output=main_output,
         label=label,
         fail_on_bad_records=fail_on_bad_records,
+        pruning=pruning,
     )
     with ExitStack() as stack:
         beside = stack.enter_context(
@@ -649,6 +663,31 @@ def _within(bounds: Sequence[str], encoding: str | None, **options: Any) -> Budg
     budget = Budget(tuple(bounds), **options)
     budget.gates()
     return budget
+
+
+def _pruning(
+    corpus: Mapping[str, str] | None,
+    min_count: int | None,
+    keep: int | None,
+    within: Budget | None,
+    to: Literal["oov", "centre"] | None,
+    fail_on_bad_records: float,
+) -> Pruning:
+    """What `slim` drops of vocabularies: by half of the budget where nothing else is said."""
+    from tfslim_core.vocabulary.corpus_pruning import Pruning
+
+    counted = min_count is not None or keep is not None
+    made = Pruning(
+        dict(corpus or {}),
+        min_count,
+        keep,
+        None if counted else within,
+        to,
+        fail_on_bad_records=fail_on_bad_records,
+        share=0.5,
+    )
+    made.refuse_unclear()
+    return made
 
 
 def _report(

@@ -91,6 +91,10 @@ StandIn = Annotated[
     Literal["oov", "centre"] | None,
     typer.Option(help="What stands for dropped rows: the row for unknown words if there is one, else cluster centres."),
 ]
+MinCount = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Drop rows that are looked up less often; 1, the unused.")
+]
+Keep = Annotated[int | None, typer.Option(metavar="N", min=1, help="Keep so many of the most used rows.")]
 MinimumSize = Annotated[int | None, typer.Option(metavar="ELEMENTS", min=0, help="Leave smaller weights alone; 1024.")]
 
 
@@ -155,10 +159,8 @@ def prune_vocabulary(
     bundle: BundleIn,
     out_: Out,
     corpus: Corpus = None,
-    min_count: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Drop rows that are looked up less often; 1, the unused.")
-    ] = None,
-    keep: Annotated[int | None, typer.Option(metavar="N", min=1, help="Keep so many of the most used rows.")] = None,
+    min_count: MinCount = None,
+    keep: Keep = None,
     to: StandIn = None,
     budget: Annotated[
         list[str] | None,
@@ -350,6 +352,14 @@ def slim(
     main_output: MainOutput = None,
     label: Label = None,
     fail_on_bad_records: BadRecords = None,
+    prune_vocabulary: Annotated[
+        bool,
+        typer.Option("--prune-vocabulary", help="Drop rows of embeddings that the corpus, or the data, does not use."),
+    ] = False,
+    corpus: Corpus = None,
+    min_count: MinCount = None,
+    keep: Keep = None,
+    to: StandIn = None,
     tags: Annotated[str | None, typer.Option(help="The MetaGraph's tags, with commas between; serve.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -378,6 +388,11 @@ def slim(
         "main_output": main_output,
         "label": label,
         "fail_on_bad_records": fail_on_bad_records,
+        "prune_vocabulary": prune_vocabulary or None,
+        "corpus": _named(corpus, "--corpus") or None,
+        "min_count": min_count,
+        "keep": keep,
+        "to": to,
         "tags": _listed(tags) if tags is not None else None,
     }
     asked = settings(config, {key: value for key, value in flags.items() if value is not None})

@@ -148,12 +148,21 @@ def checked_pruned(before: Bundle, after: Bundle, pruned: PrunedBundle, sample: 
     Raises:
         ModelError: it does not, or NaN, infinity or another shape came out where there was none before.
     """
-    from tfslim_core.vocabulary.corpus_pruning import check_as_meant
-
     progress("check the answers", 0, 0)
-    check_as_meant(before, after, pruned)
+    check_as_pruned(before, after, pruned)
     errors = measured(after, sample, "pruning the vocabulary", progress)
     return {place: error for place, error in errors.items() if place.startswith(f"{pruned.signature}/")}
+
+
+def check_as_pruned(before: Bundle, after: Bundle, pruned: PrunedBundle) -> None:
+    """Make sure that a pruned bundle answers the corpus as the model with its dropped rows replaced.
+
+    Raises:
+        ModelError: it does not.
+    """
+    from tfslim_core.vocabulary.corpus_pruning import check_as_meant
+
+    check_as_meant(before, after, pruned)
 
 
 def sample_of(

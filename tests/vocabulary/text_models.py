@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,22 @@ def pruned_right(bundle, folder, feeds, *, to=None, counts=None, signature="serv
     changed = any(not np.array_equal(plain[key], wanted[key]) for key in wanted)
     assert changed, "no dropped row was looked up: this proves nothing"
     return result, group, kept
+
+
+def jsonl(file, rows, **more):
+    """A corpus of texts: rows of words."""
+    lines = []
+    for index, row in enumerate(rows):
+        extra = {key: value[index] for key, value in more.items()}
+        lines.append(json.dumps({"words": [word.decode() for word in row], **extra}))
+    file.write_text("".join(line + "\n" for line in lines))
+    return str(file)
+
+
+def zipf(batch, seed=0, unknown=0.05):
+    """Texts whose words follow Zipf's law."""
+    rng = np.random.default_rng(seed)
+    words = np.array(WORDS, object)[np.minimum(rng.zipf(1.3, (batch, LENGTH)) - 1, 59)]
+    other = rng.random(words.shape) < unknown
+    words[other] = [b"unknown%d" % n for n in rng.integers(0, 99, other.sum())]
+    return words

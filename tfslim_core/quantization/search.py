@@ -41,7 +41,7 @@ EXAMPLES = 4000
 class Search:
     """What is asked for. minutes: for all of it. state: a file that a later run goes on from.
 
-    reference: the model whose answers count, where something else was done before; the one that is searched unless told.
+    reference: the model whose answers count, where something else was done before.
     """
 
     gates: Sequence[Gate]
