@@ -24,6 +24,7 @@ from tests.vocabulary.text_models import (
     words_placeholder,
 )
 from tfslim_core.quantization.live_model import LiveModel
+from tfslim_core.vocabulary import tables
 from tfslim_core.vocabulary.pruning import kept_rows, prune
 
 tf1 = tf.compat.v1
@@ -274,3 +275,26 @@ def test_row_numbers_with_other_readers_stay(tmp_path, more, why):
     assert result.entries[0].to == "oov"
     assert result.entries[0].words_after is None
     assert lines(result).count(b"\n") == 60
+
+
+def test_a_file_that_is_not_understood_stays_as_it_was(tmp_path, monkeypatch):
+    """Were a file read otherwise than TensorFlow reads it, the filled table would tell: then row numbers stay."""
+    plain = tables._fewer_lines
+    monkeypatch.setattr(tables, "_fewer_lines", lambda *arguments: plain(*arguments)[::-1])
+    bundle = frozen(tmp_path / "m", text_model(vocabulary(tmp_path), width=32))
+    result, group, _ = pruned_right(bundle, tmp_path / "out", words_in())
+    assert group.obstacle == ""
+    assert "is read in a way that is not understood" in result.entries[0].reason
+    assert lines(result).count(b"\n") == 60
+
+
+def test_two_embeddings_share_the_vector_before_them(tmp_path):
+    def build():
+        ids = tf1.placeholder(tf.int64, [None, LENGTH], name="ids")
+        deep, wide = variable("deep", 60, 32), variable("wide", 60, 16, seed=1)
+        return {"ids": ids}, {"y": scores(tf.gather(deep, ids), 32) + scores(tf.gather(wide, ids), 16, "head_2")}
+
+    result, _, _ = pruned_right(frozen(tmp_path / "m", build, init=False), tmp_path / "out", IDS)
+    assert len(result.entries) == 2
+    vectors = [name for name, node in result.bundle.graph.nodes.items() if node.op == "Const" and "/moved" in name]
+    assert len([name for name in vectors if result.bundle.graph.constant_shape(name) == (60,)]) == 1

@@ -70,13 +70,13 @@ def scores(rows, width=8, name="head"):
     return tf.nn.softmax(tf.matmul(tf.reduce_mean(rows, 1), variable(name, width, 5, seed=9)))
 
 
-def text_model(file, rows=61, oov=0, offset=1, **attributes):
+def text_model(file, rows=61, oov=0, offset=1, width=8, **attributes):
     """Words over a file's table; the table's numbers start at `offset`, and other words are of the row `oov`."""
 
     def build():
         words = words_placeholder()
         ids = text_table(file, default=oov, offset=offset, **attributes)(words)
-        return {"words": words}, {"scores": scores(tf.gather(variable("embedding", rows, 8), ids))}
+        return {"words": words}, {"scores": scores(tf.gather(variable("embedding", rows, width), ids), width)}
 
     return build
 

@@ -117,81 +117,98 @@ def prune(
 ) -> Result:
     """Drop rows. folder: an empty one that lives as long as the result, for its assets."""
     copy_files(bundle.files, folder, [asset.filename for asset in bundle.manifest.assets])
-    made = replace(bundle, files=folder)
-    entries: list[VocabularyEntry] = []
-    skipped: list[Skip] = []
-    replaced: dict[str, Weight] = {}
+    result = Result(replace(bundle, files=folder), (), (), {})
+    vectors: dict[bytes, str] = {}
     for group, mask, used in zip(groups, kept, counts, strict=True):
-        wanted = stand_in(group, to)
-        found = {}
-        for embedding in group.embeddings:
-            mine = mask[: embedding.rows]
-            reason = ""
-            if wanted is None:
-                reason = "no row is known for words out of the vocabulary; --to centre needs none"
-            elif mine.all():
-                reason = f"all of its {embedding.rows:,} rows are kept"
-            if reason:
-                skipped.append(Skip(node=embedding.name, reason=reason))
-                continue
-            assert wanted is not None
-            found[embedding.name] = pruned(bundle.graph, group, embedding, mask, used, wanted)
-        obstacle = group.obstacle or (
-            "" if wanted == "oov" else "row numbers stay: the words still have rows of their own"
-        )
-        entries_before = None
-        if not obstacle and len(found) == len(group.embeddings):
-            try:
-                made = _renumbered(made, group, mask, found)
-                assert group.table is not None
-                entries_before = len(group.table.keys)
-            except NotRewritableError as error:
-                obstacle = f"row numbers stay: {error}"
-        elif not obstacle:
-            obstacle = "row numbers stay: another embedding that they look up stays whole"
-        for embedding in group.embeddings:
-            if embedding.name not in found:
-                continue
-            one = found[embedding.name]
-            weight = bundle.graph.weights[embedding.name]
-            extra = one.moved.nbytes if obstacle else 0
-            if one.weight.nbytes + extra >= weight.nbytes:
-                skipped.append(Skip(node=embedding.name, reason="what it would save is less than what it would cost"))
-                continue
-            if obstacle:
-                made = _redirected(made, embedding, one)
-            replaced[embedding.name] = one.as_before()
-            entries.append(
-                VocabularyEntry(
-                    embedding=embedding.name,
-                    rows_before=embedding.rows,
-                    rows_after=one.weight.shape[0],
-                    bytes_before=weight.nbytes,
-                    bytes_after=one.weight.nbytes + extra,
-                    lookups=int(used[: embedding.rows].sum()),
-                    elsewhere=int(used[: embedding.rows][one.dropped].sum()),
-                    to=wanted or "",
-                    words_before=entries_before,
-                    words_after=None if entries_before is None else _words_left(group, mask),
-                    reason=obstacle,
-                )
+        result = _without_rows(result, group, mask, used, stand_in(group, to), vectors)
+    return result
+
+
+def _without_rows(
+    before: Result, group: Group, kept: Mask, counts: Rows, to: To | None, vectors: dict[bytes, str]
+) -> Result:
+    """The result without rows of one more group."""
+    made, skipped = before.bundle, list(before.skipped)
+    found: dict[str, Pruned] = {}
+    for embedding in group.embeddings:
+        if to is None:
+            reason = "no row is known for words out of the vocabulary; --to centre needs none"
+        elif kept[: embedding.rows].all():
+            reason = f"all of its {embedding.rows:,} rows are kept"
+        else:
+            found[embedding.name] = pruned(made.graph, group, embedding, kept, counts, to)
+            continue
+        skipped.append(Skip(node=embedding.name, reason=reason))
+    obstacle = _obstacle(group, to, len(found))
+    words = None
+    if not obstacle and found:
+        try:
+            made = _renumbered(made, group, kept, found)
+            words = _words(group, kept)
+        except NotRewritableError as error:
+            obstacle = f"row numbers stay: {error}"
+    entries = []
+    for embedding in group.embeddings:
+        if embedding.name not in found:
+            continue
+        one, weight = found[embedding.name], before.bundle.graph.weights[embedding.name]
+        extra = one.moved.nbytes if obstacle else 0
+        if one.weight.nbytes + extra >= weight.nbytes:
+            skipped.append(Skip(node=embedding.name, reason="what it would save is less than what it would cost"))
+            del found[embedding.name]
+            continue
+        if obstacle:
+            made = _redirected(made, embedding, one, vectors)
+        used = counts[: embedding.rows]
+        entries.append(
+            VocabularyEntry(
+                embedding=embedding.name,
+                rows_before=embedding.rows,
+                rows_after=one.weight.shape[0],
+                bytes_before=weight.nbytes,
+                bytes_after=one.weight.nbytes + extra,
+                lookups=int(used.sum()),
+                elsewhere=int(used[one.dropped].sum()),
+                to=to or "",
+                words_before=words and words[0],
+                words_after=words and words[1],
+                reason=obstacle,
             )
-    return Result(made, entries, skipped, replaced)
+        )
+    replaced = {name: one.as_before() for name, one in found.items()}
+    return Result(made, [*before.entries, *entries], skipped, {**before.replaced, **replaced})
 
 
-def _words_left(group: Group, kept: Mask) -> int:
+def _obstacle(group: Group, to: To | None, pruned: int) -> str:
+    """Why row numbers do not change, or nothing."""
+    if group.obstacle:
+        return group.obstacle
+    if to != "oov":
+        return "row numbers stay: every word keeps its own, whatever row it reads"
+    if pruned < len(group.embeddings):
+        return "row numbers stay: another embedding that they look up stays whole"
+    return ""
+
+
+def _words(group: Group, kept: Mask) -> tuple[int, int]:
+    """How many words the table had, and has."""
     assert group.table is not None
-    return int(kept[group.table.values].sum())
+    return len(group.table.keys), int(kept[group.table.values].sum())
 
 
-def _redirected(bundle: Bundle, embedding: Embedding, one: Pruned) -> Bundle:
-    """The bundle with a vector of where rows went before each lookup."""
+def _redirected(bundle: Bundle, embedding: Embedding, one: Pruned, vectors: dict[bytes, str]) -> Bundle:
+    """The bundle with a vector of where rows went before each lookup. vectors: the constants that there are already."""
     graph = bundle.graph
     names = graph.fresh_names()
     device = graph.nodes[embedding.name].device
-    moved, weights = constant(names(f"{embedding.name}/moved"), one.moved, device=device)
-    axis, _ = constant(names(f"{embedding.name}/moved/axis"), np.array(0, np.int32), device=device)
-    nodes = [moved, axis]
+    axis, weights = constant(names(f"{embedding.name}/moved/axis"), np.array(0, np.int32), device=device)
+    nodes = [axis]
+    content = one.moved.tobytes()
+    if content not in vectors:
+        moved, more = constant(names(f"{embedding.name}/moved"), one.moved, device=device)
+        nodes.append(moved)
+        weights |= more
+        vectors[content] = moved.name
     lookups: dict[Input, str] = {}
     for lookup in embedding.lookups:
         node = graph.nodes[lookup.node]
@@ -199,7 +216,7 @@ def _redirected(bundle: Bundle, embedding: Embedding, one: Pruned) -> Bundle:
             gather = make_node(
                 "GatherV2",
                 names(f"{lookup.node}/moved"),
-                [moved.name, lookup.ids, axis.name],
+                [vectors[content], lookup.ids, axis.name],
                 device=node.device,
                 Tparams=tf.int32,
                 Tindices=tf.as_dtype(graph.facts(lookup.ids.node).gives[lookup.ids.port]),
@@ -263,15 +280,23 @@ def _renumbered(bundle: Bundle, group: Group, kept: Mask, found: Mapping[str, Pr
         weights[embedding.name] = found[embedding.name].weight
         for copy in _without_shapes(graph, embedding):
             nodes[copy.name] = copy
-    for name, content in edit.files.items():
-        target = bundle.files / "assets" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
+    folder = bundle.files / "assets"
+    before = {name: (folder / name).read_bytes() for name in edit.files if (folder / name).exists()}
     manifest = bundle.manifest.model_copy(update={"assets": list(edit.assets)})
     made_bundle = replace(bundle, graph=graph.replace(nodes.values(), weights=weights), manifest=manifest)
-    left = {key: int(new[row]) for key, row in table.entries.items() if kept[row]}
-    check_contents(made_bundle, table, left)
+    _write(folder, edit.files)
+    try:
+        check_contents(made_bundle, table, {key: int(new[row]) for key, row in table.entries.items() if kept[row]})
+    except NotRewritableError:
+        _write(folder, before)
+        raise
     return made_bundle
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
 def _constants(graph: Graph, group: Group) -> Iterable[tuple[str, int]]:
@@ -280,8 +305,3 @@ def _constants(graph: Graph, group: Group) -> Iterable[tuple[str, int]]:
     found |= {(name, 2) for flow in group.flows for name in flow.finds}
     found |= {(b.base.node, b.base.position) for flow in group.flows for b in flow.buckets if not b.size}
     return sorted(found)
-
-
-def counting_keys(groups: Sequence[Group]) -> Mapping[Input, int]:
-    """The tensors to count, and how many rows they number."""
-    return {tensor: group.rows for group in groups for tensor in group.counted}
