@@ -376,3 +376,19 @@ def test_half_precision(tmp_path):
     feeds = {"ids": np.random.default_rng(0).integers(0, 60, (16, LENGTH))}
     result, _, _ = pruned_right(frozen(tmp_path / "m", build, init=False), tmp_path / "out", feeds)
     assert result.bundle.graph.weights["embedding"].dtype == np.float16
+
+
+def test_unknown_words_that_somebody_reads_as_such(tmp_path):
+    """Of a dropped word the table would say -1 to those who read it before the buckets are filled in."""
+    file = vocabulary(tmp_path)
+
+    def build():
+        words = words_placeholder()
+        ids = text_table(file, default=-1)(words)
+        chosen = tf.where(tf.not_equal(ids, -1), ids, tf.strings.to_hash_bucket_fast(words, 2) + 60)
+        deep, wide = variable("deep", 62, 32), variable("wide", 60, 32, seed=1)
+        return {"words": words}, {"y": scores(tf.gather(deep, chosen), 32) + scores(tf.gather(wide, ids), 32, "head_2")}
+
+    result, group, _ = pruned_right(frozen(tmp_path / "m", build), tmp_path / "out", words_in(share_unknown=0))
+    assert "no row is known" in group.obstacle
+    assert {entry.to for entry in result.entries} == {"centre"}
