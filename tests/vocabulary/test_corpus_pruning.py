@@ -115,3 +115,18 @@ def test_a_corpus_that_uses_no_row(tmp_path):
     found = prune_by_corpus(read_bundle(tmp_path / "b"), wanted, tmp_path / "out", lambda *words: None)
     assert not found.bundle.manifest.vocabularies
     assert any("the corpus looks nothing of it up" in note for note in found.bundle.manifest.notes)
+
+
+def test_workers_in_other_processes(bundle, tmp_path):
+    """The job runs where Beam's options say; two processes count what one does."""
+    for part in range(2):
+        jsonl(tmp_path / f"part{part}.jsonl", zipf(60, seed=part))
+    data = {f"d{part}": str(tmp_path / f"part{part}.jsonl") for part in range(2)}
+    options = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
+    found = []
+    for number, beam_options in enumerate(((), options)):
+        (tmp_path / f"out{number}").mkdir()
+        wanted = Pruning(data, beam_options=beam_options)
+        made = prune_by_corpus(read_bundle(bundle), wanted, tmp_path / f"out{number}", lambda *words: None)
+        found.append(made.bundle.manifest.vocabularies)
+    assert found[0] == found[1]

@@ -115,6 +115,34 @@ def test_constant_keys_and_values(tmp_path, kind):
     assert result.entries[0].words_after == kept[1:].sum()
 
 
+def test_the_oldest_way_to_fill_a_table(tmp_path):
+    def build():
+        words = words_placeholder()
+        table = tf.raw_ops.HashTableV2(key_dtype=tf.string, value_dtype=tf.int64)
+        values = tf.constant(np.arange(1, 61))
+        fill = tf.raw_ops.InitializeTableV2(table_handle=table, keys=tf.constant(WORDS), values=values)
+        tf1.add_to_collection(tf1.GraphKeys.TABLE_INITIALIZERS, fill)
+        ids = tf.raw_ops.LookupTableFindV2(table_handle=table, keys=words, default_value=tf.constant(0, tf.int64))
+        return {"words": words}, {"scores": scores(tf.gather(variable("embedding", 61, 8), ids))}
+
+    result, _, kept = pruned_right(frozen(tmp_path / "m", build), tmp_path / "out", words_in())
+    assert result.entries[0].words_after == kept[1:].sum()
+
+
+def test_numbers_for_words(tmp_path):
+    """A table of item numbers, as recommenders have."""
+
+    def build():
+        items = tf1.placeholder(tf.int64, [None, LENGTH], name="items")
+        init = tf.lookup.KeyValueTensorInitializer(np.arange(1000, 1060), np.arange(1, 61), tf.int64, tf.int64)
+        ids = tf.lookup.StaticHashTable(init, 0).lookup(items)
+        return {"items": items}, {"scores": scores(tf.gather(variable("embedding", 61, 8), ids))}
+
+    feeds = {"items": np.random.default_rng(0).integers(1000, 1065, (16, LENGTH))}
+    result, _, kept = pruned_right(frozen(tmp_path / "m", build), tmp_path / "out", feeds)
+    assert result.entries[0].words_after == kept[1:].sum()
+
+
 def test_buckets_for_unknown_words(tmp_path):
     bundle = frozen(tmp_path / "m", oov_buckets_model(vocabulary(tmp_path)))
     result, group, kept = pruned_right(bundle, tmp_path / "out", words_in(batch=64, share_unknown=0.3))

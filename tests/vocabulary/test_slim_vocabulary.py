@@ -59,7 +59,9 @@ def test_under_a_budget(folder, tmp_path):
         prune_vocabulary=True,
         minimum_size=64,
         search_minutes=1,
+        report=tmp_path / "report",
     )
+    assert "prune-vocabulary" in (tmp_path / "report/report.html").read_text()
     told = {stage.name: stage.notes for stage in report.context.stages}
     assert "rows to" in told["prune-vocabulary"]
     used = len(np.unique(texts(2000, 1)))
