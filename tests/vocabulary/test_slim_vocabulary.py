@@ -11,7 +11,8 @@ import tensorflow as tf
 from tests.saved_models import normal, save_v1, served
 from tests.vocabulary.text_models import LENGTH
 from tfslim_core import api, cli
-from tfslim_core.errors import UsageError
+from tfslim_core.costs import Costs
+from tfslim_core.errors import DataError, UsageError
 
 tf1 = tf.compat.v1
 ROWS, WIDTH, CLASSES = 2000, 32, 4
@@ -42,6 +43,14 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """Without load times and latencies, which take seconds and which these tests do not ask for."""
+    costs = (Costs(1, 0.1, None, 1, {}), Costs(1, 0.1, None, 1, {}))
+    monkeypatch.setattr("tfslim_core.validation.job.measure_pair", lambda *_, **__: costs)
+    monkeypatch.setattr("tfslim_core.costs.measure_pair", lambda *_, **__: costs)
+
+
 def test_off_by_default(folder, tmp_path):
     with pytest.raises(UsageError, match="give that too"):
         api.slim(folder / "model", tmp_path / "out", corpus={"t": str(folder / "texts.npz")})
@@ -49,16 +58,18 @@ def test_off_by_default(folder, tmp_path):
         api.slim(folder / "model", tmp_path / "out", prune_vocabulary=True)
 
 
-def test_under_a_budget(folder, tmp_path):
+def test_under_a_budget(folder, tmp_path, unmeasured):
     """Rows and encodings together hold it, on texts that neither saw; and rows did go."""
     report = api.slim(
         folder / "model",
         tmp_path / "out",
         data={"texts": str(folder / "texts.npz")},
         budget=["top1_agreement>=0.95"],
+        gates=["top1_agreement>=0.95"],
         prune_vocabulary=True,
+        include=["embedding"],
         minimum_size=64,
-        search_minutes=1,
+        search_minutes=0.1,
         report=tmp_path / "report",
     )
     assert "prune-vocabulary" in (tmp_path / "report/report.html").read_text()
@@ -74,7 +85,7 @@ def test_under_a_budget(folder, tmp_path):
     assert report.outcome == "pass"
 
 
-def test_by_count_with_a_file_of_options(folder, tmp_path, capsys):
+def test_by_count_with_a_file_of_options(folder, tmp_path, capsys, unmeasured):
     (tmp_path / "slim.yaml").write_text(
         f"prune_vocabulary: true\ncorpus: {{texts: {folder / 'texts.npz'}}}\nmin_count: 1\nto: centre\n"
     )
@@ -84,3 +95,18 @@ def test_by_count_with_a_file_of_options(folder, tmp_path, capsys):
     request = [("serving_default", {"ids": texts(2000, 1)})]
     (before,), (after,) = served(folder / "model", request), served(out, request)
     np.testing.assert_allclose(after["scores"], before["scores"], atol=0.02)
+
+
+def test_a_vocabulary_that_breaks_the_budget_alone(folder, tmp_path):
+    """Encodings are held against the answers of the model as it was, with all its rows."""
+    with pytest.raises(DataError, match=r"the pruned vocabulary alone breaks the budget: top1_agreement>=0\.95"):
+        api.slim(
+            folder / "model",
+            tmp_path / "out",
+            data={"texts": str(folder / "texts.npz")},
+            budget=["top1_agreement>=0.95"],
+            prune_vocabulary=True,
+            keep=5,
+            minimum_size=64,
+        )
+    assert not list(tmp_path.iterdir())

@@ -14,6 +14,7 @@ import numpy as np
 
 from tfslim_core.bundle import Bundle
 from tfslim_core.encodings import footprint
+from tfslim_core.errors import DataError
 from tfslim_core.gate import Gate
 from tfslim_core.quantization.budget import Found, Rung, ladder, search
 from tfslim_core.quantization.encode_weights import Choice, candidates_in_session
@@ -83,6 +84,8 @@ def search_encodings(
         keys = list(sample.signature.outputs)
         trials = Trials(live, encoder, wanted.gates, sample.signature.name, keys, parts, wanted.main, memo, asked)
         trials.refuse_meaningless("search")
+        if asked is not None:
+            _refuse_spent(trials)
         ladders: dict[str, list[Rung]] = {}
         for number, name in enumerate(names):
             progress("measure each weight alone", number, len(names))
@@ -105,6 +108,15 @@ def _answers(reference: Bundle, sample: SplitSample, progress: Progress) -> dict
     with LiveModel(reference, []) as live:
         parts = {"search": sample.search, "held out": sample.held_out}
         return {part: answers_of(live, sample.signature.name, batches) for part, batches in parts.items()}
+
+
+def _refuse_spent(trials: Trials) -> None:
+    """Refuse to search where what was done before has used the budget up."""
+    for part in ("search", "held out"):
+        judged = trials.judge({}, part)
+        if judged.used > 1:
+            values = ", ".join(f"{bound} comes to {value:.5g}" for bound, value in judged.values.items())
+            raise DataError(f"the pruned vocabulary alone breaks the budget: {values}; keep more rows")
 
 
 def _ladder(nbytes: int, name: str, encoder: Encoder, trials: Trials, memo: Memo) -> list[Rung]:
