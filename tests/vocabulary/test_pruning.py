@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensorflow.python.ops import lookup_ops
 
 from tests.vocabulary.text_models import (
     LENGTH,
@@ -326,3 +329,61 @@ def test_two_embeddings_share_the_vector_before_them(tmp_path):
     assert len(result.entries) == 2
     vectors = [name for name, node in result.bundle.graph.nodes.items() if node.op == "Const" and "/moved" in name]
     assert len([name for name in vectors if result.bundle.graph.constant_shape(name) == (60,)]) == 1
+
+
+def test_a_sparse_column_with_buckets(tmp_path):
+    """As feature columns look words up: numbers below 0 are left out, empty rows filled, each row read once."""
+    file = vocabulary(tmp_path)
+
+    def build():
+        text = tf1.placeholder(tf.string, [None], name="text")
+        split = tf1.string_split(text)
+        ids = lookup_ops.index_table_from_file(file, num_oov_buckets=3).lookup(split)
+        table = variable("embedding", 63, 8)
+        pooled = tf1.nn.safe_embedding_lookup_sparse([table], ids, combiner="mean")
+        return {"text": text}, {"scores": tf.nn.softmax(pooled)}
+
+    feeds = {"text": np.array([b" ".join(row[: n % 7]) for n, row in enumerate(words_in(batch=40)["words"])], object)}
+    result, group, kept = pruned_right(frozen(tmp_path / "m", build), tmp_path / "out", feeds)
+    assert group.obstacle == ""
+    assert result.entries[0].words_after == kept[:60].sum()
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_rows_may_go(tmp_path_factory, data):
+    """Whatever rows are unused, wherever the row for unknown words and the padding are, whoever stands for them."""
+    folder = tmp_path_factory.mktemp("any")
+    offset = data.draw(st.integers(0, 3), "offset")
+    rows = 60 + offset + data.draw(st.integers(0, 2), "rows after the words")
+    oov = data.draw(st.integers(0, rows - 1), "oov")
+    padding = data.draw(st.integers(0, rows - 1).filter(lambda row: row != oov), "padding")
+    kind = data.draw(st.sampled_from([tf.int32, tf.int64]), "dtype") if oov else tf.int64
+    to = data.draw(st.sampled_from([None, "oov", "centre"]), "to")
+    used = data.draw(st.lists(st.booleans(), min_size=rows, max_size=rows), "used")
+
+    def build():
+        words = words_placeholder()
+        keys = tf.constant(WORDS)
+        init = tf.lookup.KeyValueTensorInitializer(keys, np.arange(offset, offset + 60), tf.string, kind)
+        ids = tf.lookup.StaticHashTable(init, oov).lookup(words)
+        padded = tf.where(tf.equal(words, "pad"), tf.constant(padding, kind), ids)
+        return {"words": words}, {"pooled": masked(tf.gather(variable("embedding", rows, 32), padded), padded, padding)}
+
+    feeds = words_in()
+    feeds["words"][:, 5:] = b"pad"
+    bundle = frozen(folder / "m", build)
+    (group,), _ = groups(bundle)
+    counts = np.array(used, np.int64)
+    kept = kept_rows(group, counts)
+    (folder / "out").mkdir()
+    result = prune(bundle, [group], [kept], [counts], to, folder / "out")
+    with LiveModel(bundle, list(result.replaced)) as live:
+        for name, weight in result.replaced.items():
+            live.set(name, weight.read)
+        wanted = live.run("serving_default", feeds)
+    with LiveModel(result.bundle, []) as live:
+        np.testing.assert_array_equal(live.run("serving_default", feeds)["pooled"], wanted["pooled"])
+    assert group.obstacle == ""
+    if result.entries and to != "centre":
+        assert result.entries[0].words_after == kept[offset : offset + 60].sum()
