@@ -25,7 +25,7 @@ from tfslim_core.saved_model.server_loader import ServedModel
 from tfslim_core.saved_model.write import write_saved_model
 from tfslim_core.validation.batches import Batch, Batcher
 from tfslim_core.validation.lookup_counts import Corpus, Tally, count_lookups, open_corpus
-from tfslim_core.validation.sample import split_sample
+from tfslim_core.validation.sample import SplitSample, split_sample
 from tfslim_core.validation.sources import first_records, open_dataset
 from tfslim_core.vocabulary.groups import Group, Mask, Rows, groups_of
 from tfslim_core.vocabulary.lookups import find_embeddings
@@ -100,71 +100,42 @@ def prune_by_corpus(bundle: Bundle, wanted: Pruning, folder: Path, progress: Pro
     wanted.refuse_unclear()
     signatures = signatures_in(bundle.meta_graph())
     corpus = open_corpus(signatures, wanted.corpus, wanted.signature)
-    batches = _first_batches(corpus, wanted.corpus)
+    name, batches = corpus.signature.name, _first_batches(corpus, wanted.corpus)
     fed = {parse_input(spec.name).node for spec in corpus.signature.inputs.values()}
     fed |= {parse_input(asset.tensor).node for asset in bundle.manifest.assets}
     embeddings, left = find_embeddings(bundle.graph, fed)
     groups = groups_of(bundle, embeddings)
     if not groups:
-        return PrunedBundle(_told(bundle, bundle, wanted, None, left, []), corpus.signature.name, batches)
-    progress("count what the corpus looks up", 0, 0)
-    with tempfile.TemporaryDirectory(prefix="tfslim-") as aside:
-        tensors = list(dict.fromkeys(tensor for group in groups for tensor in group.counted))
-        rows = {tensor: max(g.rows for g in groups if tensor in g.counted) for tensor in tensors}
-        keys = {f"rows{index}": rows[tensor] for index, tensor in enumerate(tensors)}
-        write_saved_model(_counting(bundle, corpus.signature.name, dict(zip(keys, tensors, strict=True))), Path(aside))
-        tally = _counted(corpus, Path(aside), keys, wanted, progress)
-        sample = None
-        if wanted.budget is not None:
-            progress("draw a sample", 0, 0)
-            sample = split_sample(
-                signatures,
-                wanted.budget.data,
-                corpus.signature.name,
-                wanted.budget.label,
-                examples=wanted.budget.examples,
-                seed=wanted.budget.seed,
-            )
-            _forget(tally, _seen_twice(sample.held_out, wanted), Path(aside), corpus.signature.name, list(keys))
-    counts = [_of_group(group, tensors, tally) for group in groups]
-    used = [bool(count.any()) for count in counts]
-    left += [
-        Skip(node=embedding.name, reason="the corpus looks nothing of it up")
-        for group, any_use in zip(groups, used, strict=True)
-        if not any_use
+        return PrunedBundle(_told(bundle, bundle, wanted, None, left, []), name, batches)
+    sample = None
+    if wanted.budget is not None:
+        progress("draw a sample", 0, 0)
+        budget = wanted.budget
+        sample = split_sample(signatures, budget.data, name, budget.label, examples=budget.examples, seed=budget.seed)
+        gate.check_names(budget.gates(), list(sample.signature.outputs), labelled=budget.label is not None)
+    counts, examples = _counts(bundle, groups, corpus, wanted, sample, progress)
+    unused = [
+        embedding
+        for group, count in zip(groups, counts, strict=True)
+        if not count.any()
         for embedding in group.embeddings
     ]
-    groups = [group for group, any_use in zip(groups, used, strict=True) if any_use]
-    counts = [count for count, any_use in zip(counts, used, strict=True) if any_use]
-    notes = [f"{tally.examples:,} examples were counted"]
-    if wanted.budget is not None and sample is not None and groups:
-        gates = wanted.budget.gates()
-        gate.check_names(gates, list(sample.signature.outputs), labelled=wanted.budget.label is not None)
-        names = [embedding.name for group in groups for embedding in group.embeddings]
-        with LiveModel(bundle, names) as live:
-            progress("ask the model as it is", 0, 0)
-            trials = Trials(
-                live,
-                _Replaced(bundle.graph, groups, counts, wanted.to),
-                gates,
-                sample.signature.name,
-                list(sample.signature.outputs),
-                {"search": sample.search, "held out": sample.held_out},
-                wanted.budget.main_output,
-                Memo(None, ""),
-            )
-            trials.refuse_meaningless("search")
-            most, judged = _searched(trials, names, counts, wanted.share, progress)
-            seen = (trials.examples("search"), trials.examples("held out"))
+    left += [Skip(node=embedding.name, reason="the corpus looks nothing of it up") for embedding in unused]
+    groups, counts = (
+        [group for group, count in zip(groups, counts, strict=True) if count.any()],
+        [count for count in counts if count.any()],
+    )
+    notes = [f"{examples:,} examples were counted"]
+    if sample is not None and groups:
+        most, words = _within_budget(bundle, groups, counts, wanted, sample, progress)
         kept = masks(groups, counts, most)
-        notes.append(_budget_words(judged, seen))
+        notes.append(words)
     else:
         least = 1 if wanted.least is None else wanted.least
         kept = [kept_rows(g, c, most=wanted.most, least=least) for g, c in zip(groups, counts, strict=True)]
     progress("drop rows", 0, 0)
     result = prune(bundle, groups, kept, counts, wanted.to, folder)
-    made = _told(bundle, result.bundle, wanted, result, left, notes)
-    return PrunedBundle(made, corpus.signature.name, batches, result.replaced)
+    return PrunedBundle(_told(bundle, result.bundle, wanted, result, left, notes), name, batches, result.replaced)
 
 
 def check_as_meant(before: Bundle, after: Bundle, found: PrunedBundle) -> None:
@@ -225,6 +196,34 @@ class _Replaced(Encoder):
                         return self._whole.weights[name]
                     return pruned(self._whole, group, embedding, mask, count, wanted).as_before()
         raise AssertionError(name)
+
+
+def _within_budget(
+    bundle: Bundle,
+    groups: Sequence[Group],
+    counts: Sequence[Rows],
+    wanted: Pruning,
+    sample: SplitSample,
+    progress: Progress,
+) -> tuple[int, str]:
+    """How many rows have to be kept of all, and what that comes to in words."""
+    assert wanted.budget is not None
+    names = [embedding.name for group in groups for embedding in group.embeddings]
+    with LiveModel(bundle, names) as live:
+        progress("ask the model as it is", 0, 0)
+        trials = Trials(
+            live,
+            _Replaced(bundle.graph, groups, counts, wanted.to),
+            wanted.budget.gates(),
+            sample.signature.name,
+            list(sample.signature.outputs),
+            {"search": sample.search, "held out": sample.held_out},
+            wanted.budget.main_output,
+            Memo(None, ""),
+        )
+        trials.refuse_meaningless("search")
+        most, judged = _searched(trials, names, counts, wanted.share, progress)
+        return most, _budget_words(judged, (trials.examples("search"), trials.examples("held out")))
 
 
 def _searched(
@@ -309,7 +308,16 @@ def _words(entry: VocabularyEntry) -> str:
     return f"{text}; {entry.reason}" if entry.reason else text
 
 
-def _counted(corpus: Corpus, model: Path, rows: Mapping[str, int], wanted: Pruning, progress: Progress) -> Tally:
+def _counts(
+    bundle: Bundle,
+    groups: Sequence[Group],
+    corpus: Corpus,
+    wanted: Pruning,
+    sample: SplitSample | None,
+    progress: Progress,
+) -> tuple[list[Rows], int]:
+    """For each group how often each row is looked up, and in how many examples; those that confirm do not count."""
+    progress("count what the corpus looks up", 0, 0)
     done = 0
 
     def told(examples: int) -> None:
@@ -317,14 +325,25 @@ def _counted(corpus: Corpus, model: Path, rows: Mapping[str, int], wanted: Pruni
         done += examples
         progress("count what the corpus looks up", done, 0)
 
-    return count_lookups(
-        corpus,
-        model,
-        rows,
-        beam_options=wanted.beam_options,
-        fail_on_bad_records=wanted.fail_on_bad_records,
-        progress=told,
-    )
+    tensors = list(dict.fromkeys(tensor for group in groups for tensor in group.counted))
+    keys = {
+        f"rows{index}": max(group.rows for group in groups if tensor in group.counted)
+        for index, tensor in enumerate(tensors)
+    }
+    with tempfile.TemporaryDirectory(prefix="tfslim-") as aside:
+        model = Path(aside)
+        write_saved_model(_counting(bundle, corpus.signature.name, dict(zip(keys, tensors, strict=True))), model)
+        tally = count_lookups(
+            corpus,
+            model,
+            keys,
+            beam_options=wanted.beam_options,
+            fail_on_bad_records=wanted.fail_on_bad_records,
+            progress=told,
+        )
+        if sample is not None:
+            _forget(tally, _seen_twice(sample.held_out, wanted), model, corpus.signature.name, list(keys))
+    return [_of_group(group, tensors, tally) for group in groups], tally.examples
 
 
 def _of_group(group: Group, tensors: Sequence[Input], tally: Tally) -> Rows:
