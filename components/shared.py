@@ -40,6 +40,14 @@ def progress() -> Callable[[str, int, int], None]:
     return told
 
 
+def dataset(data: dsl.Dataset) -> dict[str, str]:
+    """A dataset as the core takes it, by the name of its file or directory; all files below where it is one."""
+    import os
+
+    name = os.path.basename(data.uri.rstrip("/")).split(".")[0] or "data"
+    return {name: os.path.join(data.path, "**", "*") if os.path.isdir(data.path) else data.path}
+
+
 def log_numbers(metrics: dsl.Metrics, numbers: Mapping[str, float]) -> None:
     """Log the finite numbers; any other would break the metadata store's JSON and with it the component."""
     import math

@@ -30,10 +30,13 @@ def slim(
     tags: list[str] = ["serve"],
     signatures: list[str] = [],
     transforms: str = "",
-    encoding: str = "int8",
+    encoding: str = "",
     include: list[str] = [],
     exclude: list[str] = [],
     minimum_size: int = 1024,
+    budget: list[str] = [],
+    search_minutes: float = 10.0,
+    seed: int = 0,
     gates: list[str] = [],
     signature: str = "",
     main_output: str = "",
@@ -51,13 +54,16 @@ def slim(
         tags: The tag set to open.
         signatures: The signatures to keep; all unless told.
         transforms: Calls such as "strip_unused_nodes fold_constants(ignore_errors=true)"; the default set unless told.
-        encoding: How each weight is stored.
+        encoding: How each weight is stored, such as int4/block32; int8 unless told. None with a budget.
         include: Shell patterns of the weights to encode; all unless told.
         exclude: Shell patterns of the weights to leave alone.
         minimum_size: Weights of fewer elements are left alone.
+        budget: Bounds such as "top1_agreement>=0.99": the smallest encodings that hold them on a sample of the data.
+        search_minutes: Time for the search of these.
+        seed: Of the sample that is drawn from the data for a budget.
         gates: Checks such as "top1_agreement>=0.999"; the default ones unless told.
         signature: The signature to validate; serving_default, or the one that fits, unless told.
-        main_output: The output that checks without a name mean.
+        main_output: The output that checks and bounds without a name mean.
         label: The key of the data that holds labels.
         fail_on_bad_records: The share of unreadable records above which validation fails.
         batch_size: Examples in one request of the validation.
@@ -78,7 +84,15 @@ def slim(
         include=include,
         exclude=exclude,
         minimum_size=minimum_size,
+        budget=budget,
+        data=examples.output,
+        signature=signature,
+        main_output=main_output,
+        label=label,
+        search_minutes=search_minutes,
+        seed=seed,
     )
+    quantized.set_caching_options(False)
     exported = reexport(bundle=quantized.outputs["quantized"])
     validated = validate(
         original=imported.output,

@@ -161,6 +161,19 @@ def test_an_input_that_is_also_the_output(bundle, tmp_path):
     assert read_bundle(same).manifest.encoded["w"].encoding == "int8"
 
 
+def test_what_was_stored_before_is_told_as_it_was(bundle, tmp_path):
+    """Wherever it is decoded, and in what a user may type again."""
+    for placement in ("load", "graph"):
+        first = api.quantize(bundle, tmp_path / "a", encoding="int4/block10", placement=placement, overwrite=True)
+        (before,) = (weight for weight in first.weights if weight.name == "w")
+        assert (before.encoding, before.placement) == ("int4/block10", placement)
+        second = api.quantize(tmp_path / "a", tmp_path / "b", encoding="int8", overwrite=True)
+        assert [weight for weight in second.weights if weight.name == "w"] == [before]
+        if placement == "load":
+            (tensor,) = (tensor for tensor in api.inspect(tmp_path / "b").largest if tensor.name == "w")
+            assert (tensor.encoding, tensor.bytes) == ("int4/block10", before.bytes_after)
+
+
 @pytest.mark.parametrize("stage", ["transform", "quantize", "reexport"])
 def test_what_is_no_bundle_is_refused(stage, original, bundle, tmp_path):
     call = getattr(api, stage)

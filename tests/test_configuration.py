@@ -41,6 +41,11 @@ def test_flags_win_and_the_rest_comes_from_the_file(file):
     }
 
 
+def test_a_budget_and_what_it_is_searched_with(file):
+    path = file('budget: ["top1_agreement>=0.99"]\nsearch_minutes: 5\nseed: 7\n')
+    assert settings(path, {"seed": 8}) == {"budget": ["top1_agreement>=0.99"], "search_minutes": 5.0, "seed": 8}
+
+
 @pytest.mark.parametrize("content", ["", "# nothing yet\n", "{}", "encoding: null\n"])
 def test_a_file_may_hold_nothing(file, content):
     assert settings(file(content), {}) == {}
@@ -52,6 +57,13 @@ def test_a_file_may_hold_nothing(file, content):
         ("encodin: int8\n", "no option 'encodin'; did you mean 'encoding'? (there are: report, tags"),
         ("encoding: int8\nzzz: 1\n", "no option 'zzz' (there are: "),
         ("minimum-size: 3\n", "did you mean 'minimum_size'"),
+        ("budgets: [a>=1]\n", "no option 'budgets'; did you mean 'budget'?"),
+        ("search-minutes: 3\n", "did you mean 'search_minutes'"),
+        ("sead: 3\n", "did you mean 'seed'"),
+        ('budget: "top1_agreement>=0.99"\n', "budget: Input should be a valid list"),
+        ("search_minutes: 0\n", "search_minutes: Input should be greater than 0"),
+        ("seed: -1\n", "seed: Input should be greater than or equal to 0"),
+        ("seed: 1.5\n", "seed: Input should be a valid integer"),
         ("- encoding\n", "has no options: give `option: value`"),
         ("false\n", "has no options"),
         ("int8\n", "has no options"),

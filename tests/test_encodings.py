@@ -318,6 +318,31 @@ def test_wide_codes_of_one_small_step_take_their_entropy(bits):
     assert same_bits(in_tensorflow(plain), weight.read())
 
 
+@pytest.mark.parametrize("name", ["int2.5", "int3.25", "int6.5", "int7.75", "int8.25", "int11.75"])
+@pytest.mark.parametrize("sharing", ["/tensor", "", "/block20"])
+def test_parts_of_a_bit_are_longer_steps_that_clip_nothing(name, sharing):
+    value = np.random.default_rng(1).standard_t(3, (400, 300)).astype(np.float32)
+    value[:, 7] = 0
+    weight = encoded_as(in_memory(value), name + sharing, Sharing((0,)))
+    codes, scale = (weight.encoded.parts[role].read() for role in ("codes", "scale"))
+    most = round(2 ** (float(name.removeprefix("int")) - 1)) - 1
+    assert np.abs(codes).max() == most
+    blocks = np.repeat(scale, 400 // len(scale), 0).astype(np.float32)
+    assert np.all(np.abs(weight.read() - value) <= 0.5001 * blocks)
+    assert same_bits(weight.read(), (codes * blocks).astype(np.float32))
+    assert same_bits(in_tensorflow(weight), weight.read())
+    assert (weight.read()[:, 7] == 0).all()
+
+
+def test_each_part_of_a_bit_is_as_much_smaller():
+    value = np.random.default_rng(1).standard_t(5, (400, 300)).astype(np.float32)
+    steps = [10 - 0.25 * number for number in range(9)]
+    sizes = [encoded_as(in_memory(value), f"int{bits:g}/tensor", Sharing((0,))).stored_bytes for bits in steps]
+    quarter = value.size / 4 / 8
+    np.testing.assert_allclose(-np.diff(sizes), quarter, rtol=0.25)
+    assert sizes[0] - sizes[-1] == pytest.approx(8 * quarter, rel=0.05)
+
+
 def test_every_code_of_16_bits_survives_its_planes():
     codes = np.arange(-(2**15), 2**15).astype(np.int16)
     planes = {role: in_memory(plane) for role, plane in Zigzag().encode(codes).items()}

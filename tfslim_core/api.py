@@ -234,18 +234,20 @@ def quantize(
     """Store a bundle's weights encoded: all alike, in int8 unless told, or each as a budget allows.
 
     include, exclude: shell patterns of weight names. minimum_size: elements. placement: chosen by use unless told.
+    data: without a budget it tells what the layers are fed, and integers and palettes are rounded so that their outputs
+    are off least.
     What the encoding leaves alone is stored smaller where nothing is lost by it; what the patterns leave out is not.
     budget: bounds such as "top1_agreement>=0.99" on the answers to a sample of the data, drawn by `seed`. While the
     smallest encodings are searched, OUT.search keeps what was measured, and a run that was stopped goes on from there.
 
     Raises:
-        UsageError: an encoding and a budget, or a bound that cannot be searched for.
+        UsageError: an encoding and a budget, a bound that cannot be searched for, or data that nothing heeds.
         ModelError: it is not a bundle, or the result gives NaN or infinity where there was none.
-        DataError: the budget's data cannot be read, does not fit, or cannot judge it.
+        DataError: the data cannot be read, does not fit, or cannot judge it.
         TransformError: there is no such encoding, or no weight of an included name.
         OutputExistsError: the output exists and `overwrite` is false.
     """
-    from tfslim_core import stages
+    from tfslim_core import encodings, stages
     from tfslim_core.bundle import read_bundle
     from tfslim_core.quantization.encode_weights import Choice
     from tfslim_core.quantization.harm import NO_HARM
@@ -253,21 +255,18 @@ def quantize(
     start = time.monotonic()
     target = local(out)
     storage.check_free(target, overwrite=overwrite)
-    within = _within(
-        budget,
-        encoding,
-        data=dict(data or {}),
-        signature=signature,
-        main_output=main_output,
-        label=label,
-        minutes=search_minutes,
-        seed=seed,
-    )
+    given: dict[str, Any] = {"data": dict(data or {}), "signature": signature, "label": label, "seed": seed}
+    within = _within(budget, encoding, main_output=main_output, minutes=search_minutes, **given)
+    if data and within is None and not encodings.heeds_moments(encoding or "int8"):
+        raise UsageError(
+            f"{encoding} takes no heed of data; give --budget EXPR, or an encoding of integers or palettes"
+        )
     before = read_bundle(local(bundle))
     choice = Choice(encoding or "int8", tuple(include), tuple(exclude), minimum_size, placement)
     state = target.with_name(f"{target.name}.search")
     if within is None:
-        after = stages.quantized(before, choice, NO_HARM, progress)
+        moments = stages.calibrated(before, choice, given, progress) if data else None
+        after = stages.quantized(before, choice, NO_HARM, progress, moments=moments)
     else:
         after = stages.searched(before, choice, within, state, progress)
     sample = stages.sample_of(before, progress)

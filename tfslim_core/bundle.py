@@ -92,8 +92,8 @@ class StepEntry(_Part):
 class WeightEntry(_Part):
     """How a weight is stored, for the report.
 
-    placement: where it is decoded. harm: the relative L2 error that it makes of the answers alone; measured, or
-    expected where a budget was searched.
+    encoding: as a user names it. placement: where it is decoded. harm: the relative L2 error that it makes of the
+    answers alone; measured, or expected where a budget was searched.
     """
 
     name: str

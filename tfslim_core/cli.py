@@ -234,10 +234,9 @@ def quantize(
 ) -> None:
     """Store a bundle's weights in fewer bits, decoded where no request pays for it.
 
-    With --budget and --data each weight gets the encoding that makes the whole smallest within that loss.
+    With --budget and --data each weight gets the encoding that makes the whole smallest within that loss. With --data
+    alone weights are rounded by what the layers are fed, so that the answers change less.
     """
-    if data and not budget:
-        raise UsageError("--data is what a budget is measured on; give --budget EXPR too")
     with Narrator(err) as told:
         report = api.quantize(
             bundle,

@@ -77,6 +77,7 @@ def inspect(path: Path, tags: Sequence[str]) -> Inspection:
 
 def _summary(path: Path, bundle: Bundle, kind: str) -> Inspection:
     weights = bundle.graph.weights
+    asked = {entry.name: entry.encoding for entry in bundle.manifest.weights}
     largest = sorted(weights, key=lambda name: (-weights[name].stored_bytes, name))[:_LARGEST]
     return Inspection(
         path=str(path),
@@ -102,7 +103,7 @@ def _summary(path: Path, bundle: Bundle, kind: str) -> Inspection:
                 weights[name].dtype.name,
                 weights[name].shape,
                 weights[name].stored_bytes,
-                encoded.encoding if (encoded := weights[name].encoded) else weights[name].dtype.name,
+                asked.get(name, encoded.encoding) if (encoded := weights[name].encoded) else weights[name].dtype.name,
             )
             for name in largest
         ),

@@ -21,6 +21,7 @@ from tfslim_core.saved_model.sample_check import Feeds, Sample, differences, tak
 from tfslim_core.saved_model.write import write_saved_model
 from tfslim_core.stages import (
     Progress,
+    calibrated,
     check_as_pruned,
     check_servable,
     checked_as_meant,
@@ -37,6 +38,7 @@ from tfslim_core.verdict import ModelCosts, Models, Verdict
 
 if TYPE_CHECKING:
     from tfslim_core.quantization.budgeting import Budget
+    from tfslim_core.quantization.input_moments import InputMoments
     from tfslim_core.validation.job import ValidationResult
     from tfslim_core.validation.sample import RealRequests
     from tfslim_core.vocabulary.corpus_pruning import Pruning
@@ -119,7 +121,9 @@ def _slim_into(
     choice = Choice(settings.encoding or "int8", settings.include, settings.exclude, settings.minimum_size)
     if settings.budget is None:
         harm = _harm(rewritten, choice, sample, settings, progress)
-        stored, told = quantized(rewritten, choice, harm, progress), _words(harm)
+        moments = _moments(rewritten, choice, settings, progress)
+        stored = quantized(rewritten, choice, harm, progress, moments=moments)
+        told = "; ".join(filter(None, (_words(harm), *stored.manifest.notes[len(rewritten.manifest.notes) :])))
     else:
         stored = searched(rewritten, choice, settings.budget, None, progress, reference)
         told = "; ".join(stored.manifest.notes[len(rewritten.manifest.notes) :])
@@ -186,6 +190,14 @@ def _harm(bundle: Bundle, choice: Choice, sample: Sample, settings: Settings, pr
         sample.random,
         lambda done, total: progress("measure what int8 does to each weight", done, total),
     )
+
+
+def _moments(bundle: Bundle, choice: Choice, settings: Settings, progress: Progress) -> InputMoments | None:
+    """Of what layers are fed in the data, for an encoding that was asked for; plain int8 harms little as it is."""
+    if not settings.data or settings.encoding is None or not encodings.heeds_moments(settings.encoding):
+        return None
+    given = {"data": settings.data, "signature": settings.signature, "label": settings.label}
+    return calibrated(bundle, choice, given, progress)
 
 
 def _words(harm: Harm) -> str:

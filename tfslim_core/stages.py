@@ -7,12 +7,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfslim_core import registry, storage, transforms
 from tfslim_core.bundle import Bundle, Skip, StepEntry, read_bundle
 from tfslim_core.errors import ModelError, TfslimError
-from tfslim_core.quantization.encode_weights import Choice, encode_weights
+from tfslim_core.quantization.encode_weights import Choice, encode_weights, with_earlier
 from tfslim_core.quantization.harm import Harm
 from tfslim_core.registry import Call
 from tfslim_core.saved_model.sample_check import ChangedAnswersError, Sample, check_equal, differences, take_sample
@@ -22,6 +22,7 @@ from tfslim_core.weights import Array
 
 if TYPE_CHECKING:
     from tfslim_core.quantization.budgeting import Budget
+    from tfslim_core.quantization.input_moments import InputMoments
     from tfslim_core.vocabulary.corpus_pruning import PrunedBundle, Pruning
 
 Progress = Callable[[str, int, int], None]
@@ -68,10 +69,17 @@ def transformed(bundle: Bundle, calls: str | Iterable[str] | None, progress: Pro
     return replace(bundle, graph=graph, manifest=manifest)
 
 
-def quantized(bundle: Bundle, choice: Choice, harm: Harm, progress: Progress, notes: Sequence[str] = ()) -> Bundle:
+def quantized(
+    bundle: Bundle,
+    choice: Choice,
+    harm: Harm,
+    progress: Progress,
+    notes: Sequence[str] = (),
+    moments: InputMoments | None = None,
+) -> Bundle:
     """The bundle with its weights encoded, save those that it harms, and why in its manifest.
 
-    notes: what else was found, for the manifest.
+    notes: what else was found, for the manifest. moments: of the inputs of weights, which are rounded for them.
 
     Raises:
         TransformError: there is no such encoding, or no weight of an included name.
@@ -81,6 +89,7 @@ def quantized(bundle: Bundle, choice: Choice, harm: Harm, progress: Progress, no
         choice,
         harm=harm.alone,
         instead=harm.instead,
+        moments=moments.of if moments is not None else None,
         progress=lambda name: progress(f"quantize: {name}", 0, 0),
     )
     step = StepEntry(
@@ -92,10 +101,13 @@ def quantized(bundle: Bundle, choice: Choice, harm: Harm, progress: Progress, no
         bytes_before=transforms.stored_bytes(bundle.graph),
         bytes_after=transforms.stored_bytes(graph),
     )
+    if moments is not None and not choice.plan:
+        rounded = len(set(moments.known) & {entry.name for entry in entries if entry.placement != "none"})
+        notes = [*notes, f"{rounded} weight{'s' * (rounded != 1)} rounded by what the layers are fed in the data"]
     manifest = bundle.manifest.model_copy(
         update={
             "steps": [*bundle.manifest.steps, step],
-            "weights": entries,
+            "weights": with_earlier(bundle.graph, entries, bundle.manifest.weights),
             "notes": [*bundle.manifest.notes, *notes],
         }
     )
@@ -126,7 +138,19 @@ def searched(
         if state is not None:
             state.unlink(missing_ok=True)
         raise
-    return quantized(bundle, found.choice, Harm(found.harm, {}), progress, found.notes)
+    return quantized(bundle, found.choice, Harm(found.harm, {}), progress, found.notes, found.moments)
+
+
+def calibrated(bundle: Bundle, choice: Choice, given: Mapping[str, Any], progress: Progress) -> InputMoments:
+    """What the weights that `choice` encodes are multiplied with, on a sample of the data. given: fields of a `Budget`
+    that tell where the sample comes from.
+
+    Raises:
+        DataError: it cannot be read, or does not fit.
+    """
+    from tfslim_core.quantization.budgeting import Budget, look_at_inputs
+
+    return look_at_inputs(bundle, choice, Budget((), **given), progress)
 
 
 def vocabulary_pruned(bundle: Bundle, wanted: Pruning, folder: Path, progress: Progress) -> PrunedBundle:

@@ -6,10 +6,14 @@ from typing import Optional
 from kfp import dsl
 
 from components.image import IMAGE
-from components.shared import call, describe, log_numbers, progress
+from components.shared import call, dataset, describe, log_numbers, progress
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False, additional_funcs=[call, describe, log_numbers, progress])
+@dsl.component(
+    base_image=IMAGE,
+    install_kfp_package=False,
+    additional_funcs=[call, dataset, describe, log_numbers, progress],
+)
 def validate(
     original: dsl.Input[dsl.Model],
     optimized: dsl.Input[dsl.Model],
@@ -52,13 +56,11 @@ def validate(
 
     from tfslim_core import api
 
-    name = os.path.basename(data.uri.rstrip("/")).split(".")[0] or "data"
-    files = os.path.join(data.path, "**", "*") if os.path.isdir(data.path) else data.path
     found = call(
         api.validate,
         original.path,
         optimized.path,
-        data={name: files},
+        data=dataset(data),
         out=verdict.path,
         bundle=bundle.path if bundle else None,
         gates=gates,

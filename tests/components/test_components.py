@@ -100,7 +100,7 @@ def test_runs_wherever_the_core_and_kfp_are_installed(component):
     assert "pip install" not in " ".join(container.command)
     defined = {}
     exec(source, defined)
-    for shared in ("call", "describe", "log_numbers", "progress"):
+    for shared in ("call", "dataset", "describe", "log_numbers", "progress"):
         assert f"{shared}(" not in source or callable(defined[shared])
 
 
@@ -131,6 +131,46 @@ def test_artifacts_say_what_they_are(stages, folder):
         assert made.metadata["tfslim_version"] == __version__
     assert "fold_constants" in stages.transformed.metadata["transforms"]
     assert stages.quantized.metadata["encoding"] == "int8"
+
+
+def test_a_budget_chooses_the_encodings(stages, data, folder, caplog):
+    made = artifact(dsl.Model, folder / "within")
+    with caplog.at_level("INFO"):
+        quantize.python_func(
+            stages.transformed,
+            made,
+            dsl.Metrics(),
+            budget=["rel_l2_error<=0.05"],
+            data=data,
+            main_output="y",
+            search_minutes=0.5,
+            seed=3,
+        )
+    assert made.metadata["encoding"] == "by budget"
+    assert made.metadata["bytes"] < stages.quantized.metadata["bytes"]
+    assert "tfslim: budget: rel_l2_error " in caplog.text
+    assert not (folder / "within.search").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"encoding": "int4"}, "leave out --encoding"),
+        ({"data": None}, "--budget needs data"),
+        ({"budget": ["top1_agrement>=0.9"]}, "did you mean 'top1_agreement'"),
+        ({"label": "clas"}, "'clas'"),
+    ],
+    ids=lambda value: "".join(value) if isinstance(value, dict) else "",
+)
+def test_a_budget_that_cannot_be_searched_for_is_one_line(stages, data, tmp_path, arguments, says):
+    asked = {"budget": ["rel_l2_error<=0.05"], "data": data} | arguments
+    with pytest.raises(SystemExit) as ended:
+        quantize.python_func(stages.transformed, artifact(dsl.Model, tmp_path / "out"), dsl.Metrics(), **asked)
+    text = str(ended.value)
+    assert text.startswith("tfslim: ")
+    assert says in text
+    assert "\n" not in text
+    assert not list(tmp_path.iterdir())
 
 
 def test_metrics_are_numbers(stages):

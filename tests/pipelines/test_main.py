@@ -55,7 +55,8 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def passed(model, data, base, tmp_path_factory):
     work = tmp_path_factory.mktemp("runs") / "passed"
-    arguments = [f"model={model}", f"data={data}", f"base={base}", f"gates={PASSES}"]
+    within = ["budget=rel_l2_error<=0.02", "search_minutes=0.5", "seed=1"]
+    arguments = [f"model={model}", f"data={data}", f"base={base}", f"gates={PASSES}", *within]
     return called("run", "--work", work, *(part for one in arguments for part in ("--arg", one))), work
 
 
@@ -75,6 +76,15 @@ def test_every_step_is_told_and_nothing_else(passed):
     assert "Size on disk" in out
     assert "Graph nodes" in out
     assert "KFP" not in out + err
+
+
+def test_the_budget_is_searched_for_on_the_data(passed):
+    (exit_code, _, err), work = passed
+    assert exit_code == 0, err
+    (manifest,) = work.glob("*/**/quantize/quantized/manifest.json")
+    told = json.loads(manifest.read_text())
+    assert any(note.startswith("budget: rel_l2_error ") for note in told["notes"])
+    assert told["steps"][-1]["parameters"] == {"encoding": "by budget"}
 
 
 def test_the_report_is_where_it_is_said_to_be(passed):
@@ -140,7 +150,7 @@ def test_what_can_change_under_its_uri_is_never_cached(tmp_path):
     spec = yaml.safe_load((tmp_path / "slim.yaml").read_text())
     tasks = spec["root"]["dag"]["tasks"] | spec["components"]["comp-condition-1"]["dag"]["tasks"]
     cached = {name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")}
-    assert cached == {"transform", "quantize", "reexport"}
+    assert cached == {"transform", "reexport"}
     importers = [one["importer"] for one in spec["deploymentSpec"]["executors"].values() if "importer" in one]
     assert [importer["reimport"] for importer in importers] == [True, True]
 
@@ -169,6 +179,8 @@ def test_a_file_is_replaced_only_when_told(tmp_path):
     [
         (["compile", "--pipeline", "slin"], "no pipeline 'slin'; did you mean 'slim'? (there are: slim)"),
         (["run", "--arg", "encodng=int8"], "no argument 'encodng'; did you mean 'encoding'?"),
+        (["run", "--arg", "budgt=top1_agreement>=1"], "no argument 'budgt'; did you mean 'budget'?"),
+        (["compile", "--arg", "search_minutes=long"], "argument 'search_minutes' takes a number, not 'long'"),
         (["run", "--arg", "data=x"], "missing: --arg model=… --arg base=…"),
         (["compile", "--arg", "batch_size=many"], "argument 'batch_size' takes a whole number, not 'many'"),
         (["compile", "--out", "slim.txt"], "--out slim.txt: a compiled pipeline is a .yaml file"),

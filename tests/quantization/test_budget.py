@@ -93,11 +93,34 @@ def test_single_steps_go_on_where_one_weight_blocks_all():
     assert {found.plan["a"], found.plan["b"]} == {"int6"}
 
 
+def test_a_rung_that_is_too_much_does_not_hide_a_better_one_below():
+    """Of few examples, whether one more turns round is chance: less precise may be right again."""
+    ladders = {"w": exponential(1000, 1.0), "other": exponential(1000, 1.0)}
+
+    def judge(plan):
+        used = {"int6": 2.0, "int5": 0.5, "int4": 2.0, "int3": 2.0, "int2": 0.5}.get(plan["w"], 0.0)
+        used += 0.0 if plan["other"] in ("", "int8") else 2.0
+        return Judged(used, used <= 1, {})
+
+    found = search(ladders, judge, judge)
+    assert found.plan == {"w": "int2", "other": "int8"}
+    assert found.measured < 30
+
+
 def test_what_is_not_confirmed_is_taken_back():
     ladders = {f"w{number}": exponential(1000 + number, 1.0) for number in range(10)}
     found = search(ladders, judging(ladders, 10000.0), judging(ladders, 100.0))
     assert found.held_out.holds
     assert total(ladders, found.plan, "harm") <= 100
+    # No further than needed, even when many steps are too much.
+    assert total(ladders, found.plan, "harm") > 90
+    for allowed in (3.0, 30.0, 300.0, 3000.0):
+        asked = []
+        some = search(ladders, judging(ladders, 10000.0), judging(ladders, allowed, asked))
+        following = {**some.plan, some.next_step.weight: some.next_step.encoding}
+        assert some.held_out.holds
+        assert total(ladders, following, "harm") > allowed
+        assert len(asked) < 16
     nothing = search(ladders, judging(ladders, 10000.0), judging(ladders, 1e-9))
     assert set(nothing.plan.values()) == {""}
 

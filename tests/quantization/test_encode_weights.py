@@ -128,6 +128,17 @@ def test_a_placement_that_is_asked_for_is_taken_where_it_is_possible(graph, plac
     np.testing.assert_allclose(run(changed, FEEDS)[1], normal(200, 30)[FEEDS["ids:0"]], atol=0.02)
 
 
+@pytest.mark.parametrize("encoding", ["int4/block10", "int10/tensor", "palette3/group10", "int8", "uint4/channel"])
+def test_an_entry_names_the_encoding_as_it_was_asked_for(graph, encoding):
+    _, entries = encode_weights(graph, Choice(encoding, include=["dense"]))
+    assert by_name(entries)["dense"].encoding == encoding
+    _, entries = encode_weights(graph, Choice(plan={"dense": encoding}))
+    assert by_name(entries)["dense"].encoding == encoding
+    assert by_name(entries)["table"].encoding == "int8"
+    _, entries = encode_weights(graph, Choice(plan={"dense": ""}))
+    assert by_name(entries)["dense"].encoding == "bytes4"
+
+
 def by_name(entries):
     return {entry.name: entry for entry in entries}
 

@@ -26,6 +26,32 @@ def test_scales_are_what_multiplies_constant_codes():
     assert scales_of(view(g, [image, ids])) == {"whole", "by_row"}
 
 
+READERS = {
+    "matmul": lambda w, x, ids: tf.matmul(x, w),
+    "gather": lambda w, x, ids: tf.gather(w, ids),
+    "nd": lambda w, x, ids: tf.gather_nd(w, ids[:, None]),
+    "nd of elements": lambda w, x, ids: tf.gather_nd(w, tf.reshape(ids, [-1, 2])),
+    "row": lambda w, x, ids: w[7],
+    "segments": lambda w, x, ids: tf.raw_ops.SparseSegmentSum(data=w, indices=ids, segment_ids=ids),
+}
+
+
+@pytest.mark.parametrize("reader", sorted(READERS.keys() - {"matmul"}))
+@pytest.mark.parametrize("encoding", ["int8", "uint4/block32", "palette8"])
+def test_those_of_rows_are_not_rounded_again(encoding, reader):
+    with building() as g:
+        ids = v1.placeholder(tf.int32, [None], "ids")
+        w = tf.constant(np.random.default_rng(0).standard_t(3, (320, 256)).astype(np.float32), name="w")
+        outputs = [READERS[reader](w, None, ids)]
+    once, _ = encode_weights(view(g, [ids], outputs), Choice(encoding, placement="rows"))
+    assert scales_of(once)
+    twice, entries = encode_weights(once, Choice("int4", minimum_size=1, lossless=False))
+    assert {entry.placement for entry in entries} == {"none"}
+    assert {name: weight.encoded for name, weight in twice.weights.items()} == {
+        name: weight.encoded for name, weight in once.weights.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("encoding", "role"),
     [
@@ -33,19 +59,20 @@ def test_scales_are_what_multiplies_constant_codes():
         ("int4/block32", "scale"),
         ("uint8", "scale"),
         ("uint5/block32", "scale"),
+        ("int10/tensor", "scale"),
         ("palette8", "codebook"),
         ("palette6/group8", "codebook"),
     ],
 )
-@pytest.mark.parametrize("reader", ["matmul", "gather"])
+@pytest.mark.parametrize("reader", ["matmul", "gather", "nd of elements", "row"])
 def test_those_of_weights_that_a_plain_graph_decodes_are_found(encoding, role, reader, monkeypatch):
-    monkeypatch.setattr(write, "FOLDED_BYTES", 1000 if reader == "gather" else 10**9)
+    monkeypatch.setattr(write, "FOLDED_BYTES", 1000 if reader != "matmul" else 10**9)
     value = np.random.default_rng(0).standard_t(3, (320, 256)).astype(np.float32)
     with building() as g:
         x = v1.placeholder(tf.float32, [None, 320], "x")
         ids = v1.placeholder(tf.int32, [None], "ids")
         w = tf.constant(value, name="w")
-        outputs = [tf.matmul(x, w) if reader == "matmul" else tf.gather(w, ids)]
+        outputs = [READERS[reader](w, x, ids)]
     stored, _ = encode_weights(view(g, [x, ids], outputs), Choice(encoding, placement="load"))
     plain = Graph.of(write.with_values(stored), stored.inputs, stored.outputs)
     found = {name for name in scales_of(plain) if plain.nodes[name].op == "Const"}

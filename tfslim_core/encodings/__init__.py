@@ -23,6 +23,7 @@ from tfslim_core.encodings.compressed import Compressed, entropy
 from tfslim_core.encodings.constants import Fill, Lookup, Range
 from tfslim_core.encodings.integers import Integers
 from tfslim_core.encodings.lossless import Way, ways
+from tfslim_core.encodings.output_error import Moments
 from tfslim_core.encodings.packed_bits import PackedBits
 from tfslim_core.encodings.palettes import Palettes
 from tfslim_core.encodings.scheme import Encoding, Form, Nodes, NotEncodableError, Part, Scheme, Sharing
@@ -36,6 +37,8 @@ ENCODINGS: Mapping[str, Encoding] = {
     "float16": Casts("float16"),
     "bfloat16": Casts("bfloat16"),
     **{f"int{bits}": Integers(bits) for bits in (*range(8, 1, -1), *range(9, 13))},
+    **{f"int{bits - less}": Integers(bits, less=less) for bits in range(4, 13) for less in (0.25, 0.5, 0.75)},
+    "int2.5": Integers(3, less=0.5),
     **{f"uint{bits}": Integers(bits, affine=True) for bits in range(8, 1, -1)},
     **{f"palette{bits}": Palettes(bits) for bits in range(8, 0, -1)},
     "sparse": Sparse(),
@@ -59,6 +62,7 @@ _LEAST_SAVED = 1024  # bytes; what is stored without loss weighs up to as much i
 __all__ = [
     "ENCODINGS",
     "LOSSLESS",
+    "Moments",
     "NotEncodableError",
     "Sharing",
     "bits",
@@ -67,15 +71,17 @@ __all__ = [
     "decoding",
     "decoding_rows",
     "encoded",
+    "heeds_moments",
     "is_exact",
     "lossless",
     "named",
+    "needs_moments",
 ]
 
 
 def named(text: str) -> tuple[str, str]:
     """The name of an encoding that a user gives, and how its scales or codebooks are shared: "int4", "int4/block32",
-    "uint8/tensor", "palette4/group16", "lossless".
+    "uint8/tensor", "int6/input", "palette4/group16", "lossless".
 
     Raises:
         TransformError: there is none; the nearest is suggested.
@@ -83,7 +89,8 @@ def named(text: str) -> tuple[str, str]:
     name, slash, sharing = text.partition("/")
     if name not in ENCODINGS and name != LOSSLESS:
         known = (*ENCODINGS, LOSSLESS)
-        raise TransformError(f"no encoding {name!r}{nearest(name, known)} (there are: {', '.join(known)})")
+        listed = ", ".join(one for one in known if "." not in one)
+        raise TransformError(f"no encoding {name!r}{nearest(name, known)} (there are: {listed}; int2.5 to int11.75)")
     sharings = ENCODINGS[name].sharings if name in ENCODINGS else ()
     if slash and not any(re.fullmatch(one.replace("N", r"[1-9]\d{0,5}"), sharing) for one in sharings):
         what = "codebooks" if name.startswith("palette") else "scales"
@@ -111,6 +118,25 @@ def bits(text: str) -> int:
     return ENCODINGS[named(text)[0]].bits
 
 
+def heeds_moments(text: str) -> bool:
+    """Whether the encoding that a user names rounds otherwise where the moments of a weight's inputs are known.
+
+    Raises:
+        TransformError: there is none.
+    """
+    name, how = named(text)
+    return isinstance(ENCODINGS.get(name), Integers | Palettes) and not how.startswith("group")
+
+
+def needs_moments(text: str) -> bool:
+    """Whether the encoding that a user names is another only where the moments of a weight's inputs are known.
+
+    Raises:
+        TransformError: there is none.
+    """
+    return named(text)[1] == "input"
+
+
 def by_row(name: str) -> frozenset[str]:
     """Of a weight that is stored as `name`, the parts that have a row for each of its own, from which rows of it can be
     decoded; none where only the whole can.
@@ -118,10 +144,13 @@ def by_row(name: str) -> frozenset[str]:
     return _scheme(name).by_row
 
 
-def encoded(weight: Weight, name: str, sharing: Sharing, *, compress: bool = True) -> Weight:
+def encoded(
+    weight: Weight, name: str, sharing: Sharing, *, compress: bool = True, moments: Moments | None = None
+) -> Weight:
     """The weight stored in an encoding. Its value is read now; it reads as the decoded value from then on.
 
-    compress: codes are compressed where that pays.
+    compress: codes are compressed where that pays. moments: of the inputs that the weight is multiplied with, for
+    encodings that heed them.
 
     Raises:
         NotEncodableError: it is not float32, holds NaN or infinity, or values that the encoding cannot hold; or it is
@@ -142,10 +171,12 @@ def encoded(weight: Weight, name: str, sharing: Sharing, *, compress: bool = Tru
     finite = np.isfinite(value.min(initial=0)) and np.isfinite(value.max(initial=0))
     if not finite and not encoding.exact:
         raise NotEncodableError("it holds NaN or infinity")
-    parts = encoding.encode(value, _shared_as_told(sharing, how, value.ndim))
+    parts = encoding.encode(value, _shared_as_told(sharing, how, value.ndim), moments)
     del value  # the largest there is; packing takes memory of its own
     stored = {role: in_memory(part) for role, part in parts.items()}
     stored["codes"] = _smallest(parts["codes"], encoding.bits, compress)
+    if how == "input" and compress:
+        stored["scale"] = lossless(stored["scale"]) or stored["scale"]
     if isinstance(encoding, Sparse) and encoding.stored_as:
         stored["values"] = encoded(stored["values"], encoding.stored_as, Sharing((0,)), compress=compress)
     return decoded(Encoded(base, stored), _form(weight))
@@ -259,6 +290,8 @@ def _form(weight: Weight) -> Form:
 def _shared_as_told(sharing: Sharing, how: str, rank: int) -> Sharing:
     if how == "tensor":
         return Sharing(tuple(range(rank)))
+    if how == "input":
+        return Sharing(tuple(range(rank)), inputs=True)
     if how.startswith("group"):
         return Sharing(sharing.axes, group=int(how.removeprefix("group")))
     return Sharing(sharing.axes, int(how.removeprefix("block")) if how.startswith("block") else sharing.block)

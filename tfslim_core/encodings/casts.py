@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from tfslim_core.encodings.output_error import Moments
 from tfslim_core.encodings.scheme import Floats, Form, Nodes, NotEncodableError, Part, Sharing
 from tfslim_core.graph import Input
 from tfslim_core.weights import Array
@@ -32,9 +33,9 @@ class Casts:
         """The codes have the weight's shape."""
         return "" if parts["codes"].shape == form.shape else f"the codes have the shape {parts['codes'].shape}"
 
-    def encode(self, value: Floats, sharing: Sharing) -> Mapping[str, Array]:
+    def encode(self, value: Floats, sharing: Sharing, moments: Moments | None = None) -> Mapping[str, Array]:
         """Refuses what would become infinite."""
-        del sharing
+        del sharing, moments
         dtype = tf.as_dtype(self.dtype).as_numpy_dtype
         most = float(tf.as_dtype(self.dtype).max)
         if value.size and np.abs(value).max() > most:

@@ -7,6 +7,12 @@ them, so that zero is exact here too. Elements share a scale along axes or in bl
 codes that are compressed: a small step for all, which outliers do not make longer. Fewer bits: the scale, no longer
 than that, with the least squared error; a few values are clipped for it (Banner et al., arXiv 1810.05723, choose theirs
 the same way under a model of the values).
+
+`int6.5` has codes up to 2^(6.5 - 1) - 1, rounded, and clips nothing: compressed, its codes take half a bit less than
+those of a scale that is shorter by the square root of 2.
+
+Where the moments of a layer's inputs are known, its errors count as those of its outputs do (see `output_error`), and
+"input" gives each input a scale of its own.
 """
 
 from __future__ import annotations
@@ -19,12 +25,15 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from tfslim_core.encodings.output_error import Moments, Rows, codes_by_outputs
 from tfslim_core.encodings.scheme import Floats, Form, Nodes, Part, Sharing
 from tfslim_core.graph import Input
 from tfslim_core.weights import Array, aligned
 
 _Number = TypeVar("_Number", bound=np.generic)
 _BLOCK = 1024 * 1024  # elements that are rounded at a time
+_IN_CACHE = 64 * 1024  # elements for which all scales are tried, one after the other
+_TELLING = 64 * 1024  # elements that share a scale are enough to choose it by
 _TINY = np.finfo(np.float32).tiny
 _SCALE_SHARE = 50  # scales that take more than a 50th of the codes' bytes are kept in half precision
 _SHRINKS = np.linspace(1, 0.3, 36, dtype=np.float32)  # of the longest scale; the best for 2 bits of a normal: 0.4
@@ -32,13 +41,14 @@ _SHRINKS = np.linspace(1, 0.3, 36, dtype=np.float32)  # of the longest scale; th
 
 @dataclass(frozen=True)
 class Integers:
-    """`bits` from 2 to 12, to 8 where affine, which has a zero point."""
+    """`bits` from 2 to 12, to 8 where affine, which has a zero point. less: a part of a bit, for a longer scale."""
 
     bits: int
     affine: bool = False
+    less: float = 0.0
     exact: bool = False
     by_row = frozenset({"codes", "scale", "zero_point"})
-    sharings = ("tensor", "channel", "blockN")
+    sharings = ("tensor", "channel", "blockN", "input")
 
     @property
     def roles(self) -> Mapping[str, frozenset[str]]:
@@ -72,10 +82,12 @@ class Integers:
 
     @property
     def _most(self) -> int:
-        return (1 << self.bits) - 1 if self.affine else (1 << self.bits - 1) - 1
+        return (1 << self.bits) - 1 if self.affine else round(2 ** (self.bits - 1 - self.less)) - 1
 
-    def encode(self, value: Floats, sharing: Sharing) -> Mapping[str, Array]:
+    def encode(self, value: Floats, sharing: Sharing, moments: Moments | None = None) -> Mapping[str, Array]:
         """A slice of zeros, or of values too small for a normal scale, gets the scale 1 and becomes zeros."""
+        if sharing.inputs and moments is not None and not self.affine:
+            return self._encoded_by_input(value, moments)
         split, axes, scale_shape = _split(value.shape, sharing)
         blocks = value.reshape(split)
         lowest = np.minimum(blocks.min(axis=axes, keepdims=True, initial=0), 0)
@@ -85,22 +97,43 @@ class Integers:
         flat = longest < _TINY
         longest[flat] = 1
         zero = np.rint(-lowest / longest) if self.affine else np.zeros((), np.float32)
-        best = longest if self.bits >= 8 else self._best_scale(blocks, axes, longest, zero)
+        best = longest
+        if self.bits < 8 and not self.less:
+            weights = None if moments is None else _importance(moments, value.shape).reshape(split)
+            best = self._best_scale(blocks, axes, longest, zero, weights)
         scale = _half(best) if best.nbytes * _SCALE_SHARE > value.size * self.bits / 8 else best
-        parts: dict[str, Array] = {
-            "codes": self.codes(blocks, scale, zero).reshape(value.shape),
-            "scale": scale.reshape(scale_shape),
-        }
+        if moments is None or not moments.whole:
+            codes = self.codes(blocks, scale, zero).reshape(value.shape)
+        else:
+            shared = scale.reshape(scale_shape), zero.reshape(scale_shape if self.affine else ())
+            codes = self._codes_by_outputs(value, moments, *shared)
+        parts: dict[str, Array] = {"codes": codes, "scale": scale.reshape(scale_shape)}
         if self.affine:
             parts["zero_point"] = zero.astype(np.uint8).reshape(scale_shape)
         return parts
 
+    def _encoded_by_input(self, value: Floats, moments: Moments) -> Mapping[str, Array]:
+        """A scale for each input, so long that the largest code is the largest there is."""
+        steps = moments.steps(value.shape)
+        with np.errstate(over="ignore"):
+            largest = self._longest(np.zeros((), np.float32), np.abs(value / steps).max(initial=0))
+            scale = np.clip(steps * (largest if largest >= _TINY else 1), _TINY, self._longest_of_all)
+        scale = _half(scale) if scale.nbytes * _SCALE_SHARE > value.size * self.bits / 8 else scale
+        zero = np.zeros((), np.float32)
+        codes = self._codes_by_outputs(value, moments, scale, zero) if moments.whole else self.codes(value, scale, zero)
+        return {"codes": codes, "scale": scale}
+
+    @property
+    def _longest_of_all(self) -> np.float32:
+        """The longest scale whose product with the largest code is finite."""
+        longest: np.float32 = np.nextafter(np.finfo(np.float32).max / np.float32(self._most), np.float32(0))
+        return longest
+
     def _longest(self, lowest: Floats, highest: Floats) -> Floats:
         """The scale that clips nothing, as long as the largest code times it is finite."""
-        largest = np.nextafter(np.finfo(np.float32).max / np.float32(self._most), np.float32(0))
         if self.affine:
-            return np.minimum(highest / np.float32(self._most) - lowest / np.float32(self._most), largest)
-        return np.minimum(np.maximum(highest, -lowest) / np.float32(self._most), largest)
+            return np.minimum(highest / np.float32(self._most) - lowest / np.float32(self._most), self._longest_of_all)
+        return np.minimum(np.maximum(highest, -lowest) / np.float32(self._most), self._longest_of_all)
 
     def codes(self, blocks: Floats, scale: NDArray[np.floating], zero: Floats) -> Array:
         """round(value / scale) + zero point, clipped, some rows at a time; scale and zero are broadcast."""
@@ -109,34 +142,69 @@ class Integers:
             codes[rows] = self._rounded(blocks[rows], _of(scale, rows), _of(zero, rows))
         return codes
 
+    def _codes_by_outputs(self, value: Floats, moments: Moments, scale: NDArray[np.floating], zero: Floats) -> Array:
+        scales = moments.as_columns(_spread(scale.astype(np.float32), value.shape))
+        zeros = moments.as_columns(_spread(zero, value.shape))
+
+        def nearest(values: Floats, group: int, rows: Rows, columns: slice) -> tuple[Array, Floats]:
+            steps = scales[group, rows, columns]
+            start = zeros[group, rows, columns] if self.affine else zero
+            codes = self._rounded(values, steps, start)
+            return codes, (codes - start) * steps if self.affine else codes * steps
+
+        return codes_by_outputs(value, moments, nearest, self._dtype)
+
     def _rounded(self, values: Floats, scale: NDArray[np.floating], zero: Floats) -> Floats:
         steps: Floats = np.divide(values, scale, dtype=np.float32)
         np.rint(steps, out=steps)
         if self.affine:
             steps += zero
-        np.clip(steps, self._least, self._most, out=steps)
+        np.maximum(steps, self._least, out=steps)
+        np.minimum(steps, self._most, out=steps)
         return steps
 
-    def _best_scale(self, blocks: Floats, axes: tuple[int, ...], longest: Floats, zero: Floats) -> Floats:
-        """Of some scales no longer than the longest, the one of the least squared error, slice by slice."""
+    def _best_scale(
+        self, blocks: Floats, axes: tuple[int, ...], longest: Floats, zero: Floats, weights: Floats | None
+    ) -> Floats:
+        """Of some scales no longer than the longest, the one of the least squared error, slice by slice. Where very
+        many elements share a scale, some of them tell.
+
+        weights: how much the error of each element counts; all count alike unless told.
+        """
         best = longest.copy()
-        least = np.full(longest.shape, np.inf)
+        parts = _row_blocks(blocks.shape, _IN_CACHE)
+        shared = len(longest) == 1
+        if shared:
+            parts = parts[:: max(1, blocks.size // max(longest.size, 1) // _TELLING)]
+        errors: float | NDArray[np.float64] = 0.0
+        for rows in parts:
+            some = slice(None) if shared else rows
+            found = self._errors(
+                blocks[rows] / longest[some], _of(zero, rows), axes, None if weights is None else weights[rows]
+            )
+            errors = errors + found if shared else found
+            best[some] = longest[some] * _SHRINKS[np.argmin(errors, axis=0)]
+        return np.where(best < _TINY, longest, best)
+
+    def _errors(
+        self, values: Floats, zero: Floats, axes: tuple[int, ...], weights: Floats | None
+    ) -> NDArray[np.float64]:
+        """For each shrink the squared error of values whose scale was 1, slice by slice."""
+        off = np.empty_like(values)
+        least, most = self._least - zero, self._most - zero
+        found = []
         for shrink in _SHRINKS:
-            scale = longest * shrink
-            scale[scale < _TINY] = 1
-            error = np.zeros(longest.shape)
-            for rows in _row_blocks(blocks.shape):
-                some, start = _of(scale, rows), _of(zero, rows)
-                off = self._rounded(blocks[rows], some, start)
-                off -= start
-                off *= some
-                off -= blocks[rows]
-                with np.errstate(over="ignore"):
-                    found = np.square(off, out=off).sum(axis=axes, keepdims=True, dtype=np.float64)
-                error[rows if len(error) > 1 else slice(None)] += found
-            better = error < least
-            best[better], least[better] = scale[better], error[better]
-        return best
+            np.divide(values, shrink, out=off)
+            np.rint(off, out=off)
+            np.maximum(off, least, out=off)
+            np.minimum(off, most, out=off)
+            off *= shrink
+            off -= values
+            np.square(off, out=off)
+            if weights is not None:
+                off *= weights
+            found.append(off.sum(axis=axes, keepdims=True))
+        return np.stack(found).astype(np.float64)
 
     def decode(self, parts: Mapping[str, Array], form: Form) -> Array:
         """The product, rounded once."""
@@ -200,8 +268,21 @@ def _splits(shape: tuple[int, ...], scale: tuple[int, ...]) -> tuple[tuple[int, 
     return shape, scale
 
 
-def _row_blocks(shape: tuple[int, ...]) -> list[slice]:
-    rows = max(1, _BLOCK * shape[0] // max(int(np.prod(shape)), 1)) if shape else 1
+def _spread(shared: NDArray[_Number], shape: tuple[int, ...]) -> NDArray[_Number]:
+    """A scale for each element of the shape."""
+    for axis, (size, count) in enumerate(zip(shape, shared.shape, strict=False)):
+        if 1 < count < size:
+            shared = np.repeat(shared, size // count, axis=axis)
+    return np.broadcast_to(shared, shape)
+
+
+def _importance(moments: Moments, shape: tuple[int, ...]) -> Floats:
+    """How much the error of each element counts."""
+    return np.broadcast_to(moments.by_input(moments.importance, shape), shape)
+
+
+def _row_blocks(shape: tuple[int, ...], elements: int = _BLOCK) -> list[slice]:
+    rows = max(1, elements * shape[0] // max(int(np.prod(shape)), 1)) if shape else 1
     return [slice(start, start + rows) for start in range(0, shape[0] if shape else 1, rows)]
 
 

@@ -20,6 +20,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tfslim_core.encodings.distinct import Patterns, bit_patterns, distinct, positions
+from tfslim_core.encodings.output_error import Moments, Rows, codes_by_outputs
 from tfslim_core.encodings.scheme import Floats, Form, Nodes, Part, Sharing
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Input
@@ -62,8 +63,10 @@ class Palettes:
             return f"the codebook has the shape {codebook}"
         return ""
 
-    def encode(self, value: Floats, sharing: Sharing) -> Mapping[str, Array]:
-        """Codes number the nearest value of the codebook as it is stored."""
+    def encode(self, value: Floats, sharing: Sharing, moments: Moments | None = None) -> Mapping[str, Array]:
+        """Codes number the nearest value of the codebook as it is stored; or, if all share one and the moments of the
+        inputs are known, those with which the outputs are off least.
+        """
         groups = _count(value.shape, sharing.group)
         table = value.reshape(_table(value.shape, groups))
         found = [_palette(table[:, columns].reshape(-1), self.bits) for columns in _columns(value.shape, groups)]
@@ -71,6 +74,8 @@ class Palettes:
         large = codebook.nbytes * _CODEBOOK_SHARE > value.size * self.bits / 8
         if large and all(palette.may_be_half for palette in found):
             codebook = codebook.astype(np.float16)
+        if moments is not None and moments.whole and groups == 1 and found[0].patterns is None:
+            return {"codes": _codes_by_outputs(value, codebook[0].astype(np.float32), moments), "codebook": codebook}
         codes = np.empty(table.shape, np.uint8)
         for columns, palette, values in zip(_columns(value.shape, groups), found, codebook, strict=True):
             some = table[:, columns]
@@ -104,6 +109,18 @@ class Palettes:
         flat = nodes.reshape(codebook.source, (-1,), codebook.dtype)
         values = nodes.cast(flat, codebook.dtype, tf.float32)
         return nodes.add("Gather", values, places, Tparams=tf.float32, Tindices=tf.int32)
+
+
+def _codes_by_outputs(value: Floats, values: Floats, moments: Moments) -> Array:
+    """Numbers of the codebook's values."""
+    doubles = values.astype(np.float64)
+
+    def nearest(wanted: Floats, group: int, rows: Rows, columns: slice) -> tuple[Array, Floats]:
+        del group, rows, columns
+        codes = _nearest(wanted.reshape(-1), doubles).reshape(wanted.shape)
+        return codes, values[codes]
+
+    return codes_by_outputs(value, moments, nearest, "uint8")
 
 
 def _count(shape: tuple[int, ...], width: int) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from tfslim_core.encodings.output_error import Moments
 from tfslim_core.graph import Input, NameMaker, NodeDef, constant, make_node
 from tfslim_core.weights import Array
 
@@ -35,12 +36,14 @@ class Sharing:
     axes: those that a scale is shared along. block: so many elements along the last of the axes share one; 0: all do.
     A block that does not divide the axis is taken as its largest divisor below; one of less than half the block is not,
     and the whole axis shares a scale. group: so many positions of the last axis, or some fewer so that all groups are
-    nearly alike, share a codebook; 0: all do.
+    nearly alike, share a codebook; 0: all do. inputs: each input of a layer has a scale of its own where the moments
+    of its inputs are known; all share one where they are not.
     """
 
     axes: tuple[int, ...]
     block: int = 0
     group: int = 0
+    inputs: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,8 +147,10 @@ class Encoding(Scheme, Protocol):
         """How scales or codebooks may be shared."""
         ...
 
-    def encode(self, value: Floats, sharing: Sharing) -> Mapping[str, Array]:
+    def encode(self, value: Floats, sharing: Sharing, moments: Moments | None = None) -> Mapping[str, Array]:
         """The parts.
+
+        moments: of the inputs that the weight is multiplied with; then the outputs' error is what is kept small.
 
         Raises:
             NotEncodableError: the values cannot be held.

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfslim_core.encodings.distinct import bit_patterns
+from tfslim_core.encodings.output_error import Moments
 from tfslim_core.encodings.scheme import Floats, Form, Nodes, NotEncodableError, Part, Sharing
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Input
@@ -52,9 +53,9 @@ class Sparse:
             return f"the codes have the shape {codes.shape}"
         return "" if len(values.shape) == 1 and values.dtype == form.dtype else f"the values are {values}"
 
-    def encode(self, value: Floats, sharing: Sharing) -> Mapping[str, Array]:
+    def encode(self, value: Floats, sharing: Sharing, moments: Moments | None = None) -> Mapping[str, Array]:
         """Refuses where the mask would take more than the zeros."""
-        del sharing
+        del sharing, moments
         parts = self.split(value)
         zeros = value.size - parts["values"].size
         if zeros * _BITS[self.stored_as] <= value.size:

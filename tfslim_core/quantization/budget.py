@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 Plan = Mapping[str, str]  # weight -> encoding; "" is as it is
 MOST_TRIES = 64  # single steps that are tried in vain beyond the place that bisection found
+MOST_AHEAD = 3  # steps of one weight that are tried together after fewer were too much
 
 
 @dataclass(frozen=True)
@@ -135,29 +136,41 @@ def search(
     # Answers turn round in either direction: what was too much may be little once other weights are rounded too.
     while left and len(taken) != before:
         before = len(taken)
-        blocked: set[str] = set()
+        vainly: dict[str, list[Step]] = {}
         for step in tuple(left):
             if late() or vain >= MOST_TRIES:
                 break
-            if step.weight in blocked:
+            further = [*vainly.get(step.weight, ()), step]
+            if len(further) > MOST_AHEAD:
                 continue
             progress("search: single weights", vain, MOST_TRIES)
-            if judged(_after(ladders, [*taken, step])).holds:
-                taken.append(step)
-                left.remove(step)
+            if judged(_after(ladders, [*taken, *further])).holds:
+                taken += further
+                left = [other for other in left if other not in further]
+                vainly.pop(step.weight, None)
             else:
-                blocked.add(step.weight)
+                vainly[step.weight] = further
                 vain += 1
     finished = not late()
+    wished = list(taken)
     progress("confirm on examples that the search never saw", 0, 0)
     plan = _after(ladders, taken)
     held_out = confirm(plan)
-    back = 1
+    back, refused = 1, len(taken)
     while taken and not held_out.holds:
+        refused = len(taken)
         taken = taken[: max(0, len(taken) - back)]
         back *= 2
         plan = _after(ladders, taken)
         held_out = confirm(plan)
+    # What was taken back too far.
+    while refused - len(taken) > 1:
+        fewer = wished[: (len(taken) + refused) // 2]
+        again = confirm(_after(ladders, fewer))
+        if again.holds:
+            taken, plan, held_out = fewer, _after(ladders, fewer), again
+        else:
+            refused = len(fewer)
     following = _following(order, taken)
     next_plan = _after(ladders, [*taken, following]) if following else None
     return Found(

@@ -11,6 +11,8 @@ from tfslim_core.bundle import Bundle
 from tfslim_core.errors import UsageError
 from tfslim_core.quantization.budget import Found, Judged
 from tfslim_core.quantization.encode_weights import Choice, candidates
+from tfslim_core.quantization.input_moments import InputMoments, input_moments
+from tfslim_core.quantization.live_model import LiveModel
 from tfslim_core.quantization.search import EXAMPLES, MINUTES, Progress, Search, search_encodings
 from tfslim_core.quantization.trials import refuse_unsearchable
 from tfslim_core.saved_model.served_signatures import signatures_in
@@ -50,12 +52,13 @@ class Budget:
 class Chosen:
     """The choice with a plan for every weight; harm: weight -> the relative L2 error that it is expected to make alone.
 
-    notes: sentences on what was found.
+    notes: sentences on what was found. moments: of the inputs of weights, which the plan is for.
     """
 
     choice: Choice
     harm: Mapping[str, float]
     notes: Sequence[str]
+    moments: InputMoments = field(compare=False)
 
 
 def search_within(
@@ -96,7 +99,30 @@ def search_within(
         if rung.encoding == encoding
     }
     plan = dict.fromkeys(candidates(bundle.graph, choice), "") | dict(found.plan)
-    return Chosen(replace(choice, plan=plan), harm, _words(found, *searched.examples, budget))
+    return Chosen(replace(choice, plan=plan), harm, _words(found, *searched.examples, budget), searched.moments)
+
+
+def look_at_inputs(bundle: Bundle, choice: Choice, data: Budget, progress: Progress) -> InputMoments:
+    """The moments of the inputs of the weights that `choice` encodes, on a sample of the data.
+
+    data: what it is drawn from, and how; without bounds.
+
+    Raises:
+        DataError: a dataset cannot be read, or does not fit.
+    """
+    progress("draw a sample", 0, 0)
+    signatures = signatures_in(bundle.meta_graph())
+    sample = split_sample(signatures, data.data, data.signature, data.label, examples=data.examples, seed=data.seed)
+    names = candidates(bundle.graph, choice)
+    with LiveModel(bundle, names) as live:
+        return input_moments(
+            live,
+            bundle.graph,
+            names,
+            sample.signature.name,
+            [batch.feeds for batch in (*sample.search, *sample.held_out)],
+            progress=lambda done, total: progress("look at what layers are fed", done, total),
+        )
 
 
 def _words(found: Found, seen: int, unseen: int, budget: Budget) -> list[str]:

@@ -14,7 +14,7 @@ from tfslim_core import encodings
 from tfslim_core.bundle import WeightEntry
 from tfslim_core.errors import TransformError
 from tfslim_core.graph import Graph
-from tfslim_core.quantization.placements import Edit, Placement, choose, place, use_of, waits_in_control_flow
+from tfslim_core.quantization.placements import Edit, Placement, choose, place, use_of
 from tfslim_core.quantization.scales import scales_of
 from tfslim_core.weights import Weight
 
@@ -51,25 +51,20 @@ def candidates(graph: Graph, choice: Choice) -> list[str]:
     return sorted(names, key=lambda name: (-graph.weights[name].nbytes, name))
 
 
-def candidates_in_session(graph: Graph, choice: Choice) -> list[str]:
-    """The same without those that a live session cannot change: in a loop of TensorFlow 1 no variable can take a
-    constant's place.
-    """
-    return [name for name in candidates(graph, choice) if not waits_in_control_flow(graph, name)]
-
-
 def encode_weights(
     graph: Graph,
     choice: Choice,
     *,
     harm: Mapping[str, float] | None = None,
     instead: Mapping[str, str] | None = None,
+    moments: Callable[[str], encodings.Moments | None] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Graph, list[WeightEntry]]:
     """Encode the graph's weights.
 
     harm: what encoding a weight alone does to the answers, for the entries. instead: by weight, the encoding that it
-    gets for it, "" to leave it alone. One weight's value is in memory at a time.
+    gets for it, "" to leave it alone. moments: of the inputs of a weight, by its name, where they are known.
+    One weight's value is in memory at a time.
 
     Returns:
         The graph, and an entry for every weight that is encoded, and for every float weight that is not.
@@ -101,9 +96,11 @@ def encode_weights(
         if progress is not None and not reason:
             progress(name)
         stored: Weight | None = None
+        inputs = moments(name) if moments is not None and not reason else None
         if not reason:
             try:
-                stored = encodings.encoded(weight, encoding, encodings.Sharing(use.axes), compress=choice.compress)
+                sharing = encodings.Sharing(use.axes)
+                stored = encodings.encoded(weight, encoding, sharing, compress=choice.compress, moments=inputs)
             except encodings.NotEncodableError as error:
                 reason = str(error)
         if stored is None and choice.lossless and not left_out:
@@ -112,7 +109,8 @@ def encode_weights(
             placement, why = choose(use, stored, choice.placement)
             edits.append(place(graph, names, name, stored, use, placement))
             why = f"{reason}; nothing is lost as it is stored" if reason else "; ".join(filter(None, (harmed, why)))
-            entries.append(_stored(name, weight, stored, placement, why, measured))
+            why += "; rounded by what it is fed in the data" if inputs is not None and not reason else ""
+            entries.append(_stored(name, weight, stored, encoding, placement, why, measured))
         elif np.issubdtype(weight.dtype, np.floating):
             entries.append(_left(name, weight, reason, measured))
     changed = graph.replace(
@@ -121,6 +119,27 @@ def encode_weights(
         weights=dict(chain.from_iterable(edit.weights.items() for edit in edits)),
     )
     return changed, entries
+
+
+def with_earlier(graph: Graph, entries: Sequence[WeightEntry], earlier: Sequence[WeightEntry]) -> list[WeightEntry]:
+    """The entries, and for what had been stored encoded before the ones of then.
+
+    graph: as it was before these entries' weights were encoded.
+    """
+    stored = {
+        entry.name: entry
+        for entry in earlier
+        if entry.placement != "none" and _is_stored(graph, entry.name, graph.weights.get(entry.name))
+    }
+    new = [stored.pop(entry.name, entry) for entry in entries]
+    return [*new, *stored.values()]
+
+
+def _is_stored(graph: Graph, name: str, weight: Weight | None) -> bool:
+    """Whether a weight is held as parts, or was replaced by them where it is decoded in the graph."""
+    if weight is not None:
+        return weight.encoded is not None
+    return any(other.startswith(f"{name}/") for other in graph.nodes)
 
 
 def _left_out(weight: Weight, name: str, choice: Choice) -> str:
@@ -168,16 +187,18 @@ def _left(name: str, weight: Weight, reason: str, harm: float | None) -> WeightE
 
 
 def _stored(
-    name: str, weight: Weight, stored: Weight, placement: Placement, reason: str, harm: float | None
+    name: str, weight: Weight, stored: Weight, asked: str, placement: Placement, reason: str, harm: float | None
 ) -> WeightEntry:
+    """asked: the encoding as a user names it, which also says how scales are shared."""
     assert stored.encoded is not None
+    scheme = stored.encoded.encoding
     return WeightEntry(
         name=name,
         dtype=weight.dtype.name,
         shape=list(weight.shape),
         bytes_before=weight.nbytes,
         bytes_after=stored.stored_bytes,
-        encoding=stored.encoded.encoding,
+        encoding=asked if asked.partition("/")[0] == scheme else scheme,
         placement=placement,
         reason=reason,
         harm=harm,

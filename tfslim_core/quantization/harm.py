@@ -17,7 +17,7 @@ import numpy as np
 from tfslim_core import encodings
 from tfslim_core.bundle import Bundle
 from tfslim_core.graph import Graph
-from tfslim_core.quantization.encode_weights import Choice, candidates_in_session
+from tfslim_core.quantization.encode_weights import Choice, candidates
 from tfslim_core.quantization.live_model import Answer, LiveModel
 from tfslim_core.quantization.placements import use_of
 from tfslim_core.saved_model.fresh_process import Request
@@ -84,7 +84,7 @@ def measure_harm(
     if encodings.is_exact(choice.encoding):
         return NO_HARM
     graph = bundle.graph
-    names = candidates_in_session(graph, choice)
+    names = candidates(graph, choice)
     if not names or not requests:
         return NO_HARM
     steps = (choice.encoding, *(one for one in FINER if encodings.bits(one) > encodings.bits(choice.encoding)), "")

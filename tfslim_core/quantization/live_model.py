@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -10,10 +10,9 @@ from typing import Any
 import tensorflow as tf
 
 from tfslim_core.bundle import Bundle
-from tfslim_core.graph import NodeDef, control_inputs, make_node
-from tfslim_core.quantization.placements import waits_in_control_flow
+from tfslim_core.graph import NodeDef, make_node
 from tfslim_core.saved_model.freed_memory import give_back_freed_memory
-from tfslim_core.saved_model.write import INLINE_BYTES, inline_constant
+from tfslim_core.saved_model.write import INLINE_BYTES, inline_constant, reading
 from tfslim_core.weights import Array
 
 Answer = Mapping[str, Array]
@@ -76,6 +75,20 @@ class LiveModel:
         answer: Answer = self._session.run({k: info.name for k, info in definition.outputs.items() if info.name}, fed)
         return answer
 
+    def tensors(self, signature: str) -> list[str]:
+        """The names of what the signature answers with."""
+        return [info.name for info in self._signatures[signature].outputs.values() if info.name]
+
+    def fetch(self, signature: str, feeds: Mapping[str, Array], tensors: Sequence[str]) -> list[Array]:
+        """The values that tensors of the graph have when the signature is asked.
+
+        Raises:
+            tf.errors.OpError: one of them has no value.
+        """
+        inputs = self._signatures[signature].inputs
+        fetched: list[Array] = self._session.run(list(tensors), {inputs[key].name: feeds[key] for key in feeds})
+        return fetched
+
 
 @dataclass(frozen=True)
 class _Setter:
@@ -87,13 +100,8 @@ class _Setter:
 
 
 def _large(bundle: Bundle) -> list[str]:
-    """The weights that are no constants here. In a loop's frame no variable can be read, and they stay constants."""
-    graph = bundle.graph
-    return [
-        name
-        for name, weight in graph.weights.items()
-        if weight.nbytes >= INLINE_BYTES and not waits_in_control_flow(graph, name)
-    ]
+    """The weights that are no constants here."""
+    return [name for name, weight in bundle.graph.weights.items() if weight.nbytes >= INLINE_BYTES]
 
 
 def _with_variables(bundle: Bundle, changeable: Collection[str]) -> tuple[Any, dict[str, _Setter]]:
@@ -121,8 +129,7 @@ def _with_variables(bundle: Bundle, changeable: Collection[str]) -> tuple[Any, d
         dtype = tf.as_dtype(graph.weights[name].dtype)
         handle = make_node("VarHandleOp", names(f"{name}/handle"), [], dtype=dtype, shared_name=name)
         handle.attr["shape"].shape.CopyFrom(tf.TensorShape(graph.weights[name].shape).as_proto())
-        waits = [f"^{other}" for other in control_inputs(node)]
-        nodes += [handle, make_node("ReadVariableOp", name, [handle.name, *waits], dtype=dtype)]
+        nodes += [handle, *reading(node, handle.name, dtype, graph, names)]
         add_setter(name, handle.name, dtype)
     for name, weight in bundle.variables.items():
         add_setter(name, name, tf.as_dtype(weight.dtype), ref=graph.nodes[name].op != "VarHandleOp")

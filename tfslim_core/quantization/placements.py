@@ -117,13 +117,6 @@ def choose(use: Use, encoded: Weight, wanted: Placement | None) -> tuple[Placeme
     return instead, f"{use.reason}; no rows: {problem}"
 
 
-def waits_in_control_flow(graph: Graph, name: str) -> bool:
-    """Whether a constant waits for others where loops or branches of TensorFlow 1 may be what it waits for: it is in
-    the frame of a loop then, and what stands outside of the frame cannot take its place.
-    """
-    return graph.has_v1_control_flow and bool(control_inputs(graph.nodes[name]))
-
-
 @dataclass(frozen=True)
 class Edit:
     """What placing one weight changes; edits of different weights touch different nodes."""

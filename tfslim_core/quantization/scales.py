@@ -6,18 +6,18 @@ import tensorflow as tf
 
 from tfslim_core.graph import Graph, Input, data_inputs
 
-# What a stored part comes through on its way, as the first input.
+# What a stored part, or rows of it, comes through on its way, as the first input.
 _HANDED_ON = frozenset(
-    """Identity Gather GatherV2 Cast Enter Switch Reshape Slice DecodeCompressed DecodeRaw BitwiseOr BitwiseAnd
-    LeftShift RightShift Sub""".split()
+    """Identity Gather GatherV2 GatherNd StridedSlice Cast Enter Switch Reshape Slice DecodeCompressed DecodeRaw
+    BitwiseOr BitwiseAnd BitwiseXor LeftShift RightShift Sub""".split()
 )
 _MOVED = frozenset({"Sub", "AddV2", "Reshape"})  # codes, by a zero point or to the codebook of their group
-_CODES = frozenset({tf.int8.as_datatype_enum, tf.uint8.as_datatype_enum})
+_CODES = frozenset(dtype.as_datatype_enum for dtype in (tf.int8, tf.uint8, tf.int16))
 
 
 def scales_of(graph: Graph) -> frozenset[str]:
-    """Names of the floating point constants that a Mul takes together with codes of 8 bits cast to floating point, and
-    of those from which a Gather takes what such codes number.
+    """Names of the floating point constants that a Mul takes together with integer codes cast to floating point, and of
+    those from which a Gather takes what such codes number.
     """
     found = set()
     for node in graph.nodes.values():
@@ -30,7 +30,7 @@ def scales_of(graph: Graph) -> frozenset[str]:
 
 
 def _are_codes(graph: Graph, source: Input) -> bool:
-    """Whether the tensor is constant codes of 8 bits in another dtype."""
+    """Whether the tensor is constant codes of 8 or 16 bits, or rows of them, in another dtype."""
     node = graph.nodes[source.node]
     while node.op in _MOVED:
         source = data_inputs(node)[0]

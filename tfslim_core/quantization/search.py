@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from tfslim_core.bundle import Bundle
 from tfslim_core.encodings import footprint
 from tfslim_core.errors import DataError
 from tfslim_core.gate import Gate
+from tfslim_core.quantization import finer_steps
 from tfslim_core.quantization.budget import Found, Rung, ladder, search
-from tfslim_core.quantization.encode_weights import Choice, candidates_in_session
+from tfslim_core.quantization.encode_weights import Choice, candidates
+from tfslim_core.quantization.input_moments import InputMoments, input_moments
 from tfslim_core.quantization.live_model import Answer, LiveModel
 from tfslim_core.quantization.trials import Encoder, Memo, Trials, answers_of
 from tfslim_core.validation.batches import Batch
@@ -27,13 +29,16 @@ from tfslim_core.validation.sample import SplitSample
 # Trans. Inf. Theory 14, 1968): measured, up to one bit an element less than a scale for each channel.
 ENCODINGS = (
     "float16",
-    *(f"int{bits}/tensor" for bits in range(12, 2, -1)),
+    *(f"int{bits}/tensor" for bits in range(12, 7, -1)),
+    *(f"int{bits}.5/tensor" for bits in range(7, 1, -1)),  # nothing is clipped, which costs least when compressed
+    *(f"int{bits}/input" for bits in range(12, 2, -1)),
     *(f"int{bits}" for bits in range(8, 1, -1)),
     *(f"palette{bits}" for bits in range(6, 1, -1)),
 )
 PROBE = "int6"  # its error is felt in the answers, and small enough to grow in proportion
 PROBED_EXAMPLES = 128
 UNSEEN = "int8"  # what a weight gets that the answers do not show
+LARGE_STEP = 0.01  # of all bytes: smaller steps are tried too
 MINUTES = 10.0
 EXAMPLES = 4000
 
@@ -54,11 +59,14 @@ class Search:
 
 @dataclass(frozen=True)
 class Searched:
-    """What was found, on which ladders, and how many examples it was searched and confirmed on."""
+    """What was found, on which ladders, and how many examples it was searched and confirmed on. moments: of the inputs
+    that the encodings are chosen by.
+    """
 
     found: Found
     ladders: Mapping[str, Sequence[Rung]]
     examples: tuple[int, int]
+    moments: InputMoments = field(compare=False)
 
 
 Progress = Callable[[str, int, int], None]
@@ -74,12 +82,20 @@ def search_encodings(
     """
     start = time.monotonic()
     graph = bundle.graph
-    names = candidates_in_session(graph, choice)
-    encoder = Encoder(graph)
+    names = candidates(graph, choice)
     memo = Memo(wanted.state, _fingerprint(bundle, names, sample, wanted) if wanted.state else "")
     parts = {"search": sample.search, "held out": sample.held_out, "probe": _first(sample.search, PROBED_EXAMPLES)}
     asked = _answers(wanted.reference, sample, progress) if wanted.reference is not None else None
     with LiveModel(bundle, names) as live:
+        moments = input_moments(
+            live,
+            graph,
+            names,
+            sample.signature.name,
+            [batch.feeds for batch in sample.search],
+            progress=lambda done, total: progress("look at what layers are fed", done, total),
+        )
+        encoder = Encoder(graph, moments)
         progress("ask the model as it is", 0, 0)
         keys = list(sample.signature.outputs)
         trials = Trials(live, encoder, wanted.gates, sample.signature.name, keys, parts, wanted.main, memo, asked)
@@ -99,7 +115,18 @@ def search_encodings(
             seconds=60 * wanted.minutes - (time.monotonic() - start),
             progress=progress,
         )
-        return Searched(found, ladders, (trials.examples("search"), trials.examples("held out")))
+        left = 60 * wanted.minutes - (time.monotonic() - start)
+        finer = _finer(found, ladders, encoder, memo) if found.finished else {}
+        if any(len(rungs) > 1 for rungs in finer.values()):
+            found = search(
+                finer,
+                lambda plan: trials.judge(plan, "search"),
+                lambda plan: trials.judge(plan, "held out"),
+                seconds=left,
+                progress=progress,
+            )
+            ladders = {**ladders, **finer}
+        return Searched(found, ladders, (trials.examples("search"), trials.examples("held out")), moments)
 
 
 def _answers(reference: Bundle, sample: SplitSample, progress: Progress) -> dict[str, list[Answer]]:
@@ -120,7 +147,9 @@ def _refuse_spent(trials: Trials) -> None:
 
 
 def _ladder(nbytes: int, name: str, encoder: Encoder, trials: Trials, memo: Memo) -> list[Rung]:
-    """A weight's rungs: what an encoding harms is in proportion to the squared error of the weight."""
+    """A weight's rungs: what an encoding harms is in proportion to the squared error that it makes of the outputs of
+    the weight's layers or, where these are not known, of the weight.
+    """
     as_it_is = Rung("", nbytes, 0.0)
     found: dict[str, tuple[int, float] | None] = {
         one: memo.get(f"{name} {one}: bytes and error", partial(_cost, encoder, name, one)) for one in ENCODINGS
@@ -137,12 +166,41 @@ def _ladder(nbytes: int, name: str, encoder: Encoder, trials: Trials, memo: Memo
     return ladder([as_it_is, *(rung for rung in rungs if math.isfinite(rung.harm))])
 
 
+def _finer(found: Found, ladders: Mapping[str, Sequence[Rung]], encoder: Encoder, memo: Memo) -> dict[str, list[Rung]]:
+    """Ladders from where each weight stands: to its next rung by smaller steps where that is a large step."""
+    stands = {
+        name: next(n for n, rung in enumerate(rungs) if rung.encoding == found.plan[name])
+        for name, rungs in ladders.items()
+    }
+    total = sum(rungs[stands[name]].bytes for name, rungs in ladders.items())
+    finer = {}
+    for name, rungs in ladders.items():
+        here, *after = rungs[stands[name] : stands[name] + 2]
+        finer[name] = [here]
+        weight = encoder.weight(name, "")
+        if not after or here.bytes - after[0].bytes < LARGE_STEP * total or weight is None:
+            continue
+        there = after[0]
+        known = memo.get(f"{name} {there.encoding}: bytes and error", partial(_cost, encoder, name, there.encoding))
+        per_error = there.harm / known[1]
+        between = []
+        for one in finer_steps.between(weight, there.bytes, here.bytes):
+            cost = memo.get(f"{name} {one}: bytes and error", partial(_cost, encoder, name, one))
+            if cost is not None and there.bytes < cost[0] < here.bytes and cost[1] * per_error > here.harm:
+                between.append(Rung(one, cost[0], cost[1] * per_error))
+        finer[name] = ladder([here, *between, there]) if between else [here]
+    return finer
+
+
 def _cost(encoder: Encoder, name: str, encoding: str) -> tuple[int, float] | None:
-    """Bytes, and the squared error of the weight; None where it cannot be held."""
+    """Bytes, and the squared error of the outputs or of the weight; None where it cannot be held."""
     plain, weight = encoder.weight(name, ""), encoder.weight(name, encoding)
     if plain is None or weight is None:
         return None
     off = np.asarray(weight.read(), np.float32) - np.asarray(plain.read(), np.float32)
+    moments = encoder.moments(name)
+    if moments is not None:
+        return footprint(weight), moments.error(off)
     return footprint(weight), float(np.square(off, dtype=np.float64).sum())
 
 

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from tfslim_core import encodings
+from tfslim_core.encodings import Moments
 from tfslim_core.errors import DataError, UsageError
 from tfslim_core.gate import LABEL_METRICS, MODEL_METRICS, Gate
 from tfslim_core.graph import Graph
 from tfslim_core.metrics import main_output
 from tfslim_core.quantization.budget import Judged, Plan
+from tfslim_core.quantization.input_moments import InputMoments
 from tfslim_core.quantization.live_model import Answer, LiveModel
 from tfslim_core.quantization.placements import use_of
 from tfslim_core.validation.batches import Batch
@@ -49,8 +51,9 @@ def refuse_unsearchable(gates: Sequence[Gate]) -> None:
 class Encoder:
     """A graph's weights in any encoding; what was asked for once is kept, as long as there is room."""
 
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
+    def __init__(self, graph: Graph, moments: InputMoments | None = None) -> None:
+        self._graph, self._moments = graph, moments
+        self._last: tuple[str, Moments | None] = ("", None)
         self._kept: OrderedDict[tuple[str, str], Weight | None] = OrderedDict()
         self._bytes = 0
 
@@ -66,10 +69,19 @@ class Encoder:
 
     def _encoded(self, name: str, encoding: str) -> Weight | None:
         sharing = encodings.Sharing(use_of(self._graph, name).axes)
+        moments = self.moments(name)
+        if moments is None and encodings.needs_moments(encoding):
+            return None
         try:
-            return encodings.encoded(self._graph.weights[name], encoding, sharing)
+            return encodings.encoded(self._graph.weights[name], encoding, sharing, moments=moments)
         except encodings.NotEncodableError:
             return None
+
+    def moments(self, name: str) -> Moments | None:
+        """Of the inputs of the weight, where they are known."""
+        if self._last[0] != name:
+            self._last = (name, self._moments.of(name) if self._moments else None)
+        return self._last[1]
 
     def _keep(self, key: tuple[str, str], weight: Weight | None) -> None:
         self._kept[key] = weight

@@ -28,7 +28,8 @@ from tfslim_core.bundle import Bundle, copy_files
 from tfslim_core.encodings.scheme import Form, Nodes
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph, Input, NameMaker, NodeDef, constant, control_inputs, make_node
-from tfslim_core.quantization.placements import choose, place, use_of, waits_in_control_flow
+from tfslim_core.loop_frames import brought_in, loops_around
+from tfslim_core.quantization.placements import choose, place, use_of
 from tfslim_core.saved_model.compact import compact
 from tfslim_core.saved_model.freed_memory import give_back_freed_memory
 from tfslim_core.saved_model.read import one_line
@@ -158,23 +159,29 @@ def _servable(bundle: Bundle) -> _Servable:
 
 
 def _place(servable: _Servable, graph: Graph, node: NodeDef, weight: Weight) -> None:
-    """A small weight as a constant, any other as a variable; but a constant in a loop's frame, where no variable can be
-    read, stays one.
-    """
-    small = weight.encoded is None and weight.nbytes < INLINE_BYTES
-    if small or waits_in_control_flow(graph, node.name):
+    """A small weight as a constant, any other as a variable, which is read outside of loops of TensorFlow 1."""
+    if weight.encoded is None and weight.nbytes < INLINE_BYTES:
         servable.nodes.append(inline_constant(node, weight))
         return
     name, dtype = node.name, tf.as_dtype(weight.dtype)
     handle = servable.names(f"{name}/handle")
     variable = make_node("VarHandleOp", handle, [], device=node.device, dtype=dtype, shared_name=name)
     variable.attr["shape"].shape.CopyFrom(tf.TensorShape(weight.shape).as_proto())
-    waits = [f"^{other}" for other in control_inputs(node)]
-    servable.nodes += [variable, make_node("ReadVariableOp", name, [handle, *waits], device=node.device, dtype=dtype)]
+    servable.nodes += [variable, *reading(node, handle, dtype, graph, servable.names)]
     stored = {(): weight} if weight.encoded is None else encodings.leaves(weight.encoded)
     keys = {roles: "/".join((name, *roles)) for roles in stored}
     servable.tensors |= {keys[roles]: part for roles, part in stored.items()}
     servable.pending.append(_Restore(handle, False, weight, keys))
+
+
+def reading(node: NodeDef, handle: str, dtype: tf.DType, graph: Graph, names: NameMaker) -> list[NodeDef]:
+    """Nodes that read a variable where the constant `node` was, the last of its name."""
+    if loops := loops_around(graph, node.name):
+        # No variable can be read in a loop's frame.
+        read = make_node("ReadVariableOp", names(f"{node.name}/read"), [handle], device=node.device, dtype=dtype)
+        return [read, *brought_in(read.name, node, loops, dtype, names)]
+    waits = [f"^{other}" for other in control_inputs(node)]
+    return [make_node("ReadVariableOp", node.name, [handle, *waits], device=node.device, dtype=dtype)]
 
 
 def inline_constant(node: NodeDef, weight: Weight) -> NodeDef:
