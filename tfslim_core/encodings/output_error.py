@@ -159,14 +159,18 @@ def _coded(rows: Floats, factors: _Factors, group: int, columns: slice, nearest:
     feedback, order = factors.feedback, factors.order
     codes, plain = np.empty((2, *rows.shape), dtype)
     off, plain_off = np.empty((2, *rows.shape), np.float32)
+    fed = np.empty((_ROWS, rows.shape[1]), np.float32)
     for start in range(0, len(rows), _ROWS):
         some = slice(start, min(start + _ROWS, len(rows)))
         wanted = rows[some] + feedback[:start, some].T @ off[:start]
         for row, target in enumerate(wanted, start):
-            if row > start:
-                target += feedback[start:row, row] @ off[start:row]
             codes[row], decoded = nearest(target, group, int(order[row]), columns)
             np.subtract(rows[row], decoded, out=off[row])
+            # A product of matrices for each row would wait for BLAS's threads each time.
+            after = slice(row + 1, some.stop)
+            wanted[row + 1 - start :] += np.multiply(
+                feedback[row, after, None], off[row], out=fed[: some.stop - row - 1]
+            )
         plain[some], decoded = nearest(rows[some], group, order[some], columns)
         np.subtract(rows[some], decoded, out=plain_off[some])
     # What is fed on may add up where values are clipped.
@@ -177,11 +181,8 @@ def _coded(rows: Floats, factors: _Factors, group: int, columns: slice, nearest:
 
 def _errors(off: Floats, factors: _Factors) -> NDArray[np.float64]:
     """What each column is off in the outputs."""
-    total = np.zeros(off.shape[1])
-    for start in range(0, len(off), _ROWS):
-        some = slice(start, start + _ROWS)
-        moved = factors.feedback[: some.stop, some].T @ off[: some.stop]
-        moved *= factors.lengths[some, None]
-        with np.errstate(over="ignore"):
-            total += np.square(moved, out=moved).sum(axis=0)
+    moved = factors.feedback.T @ off
+    moved *= factors.lengths[:, None]
+    with np.errstate(over="ignore"):
+        total: NDArray[np.float64] = np.square(moved, out=moved).sum(axis=0, dtype=np.float64)
     return total

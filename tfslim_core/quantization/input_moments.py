@@ -169,7 +169,7 @@ class InputMoments:
 
     def __init__(self, layers: Mapping[str, Sequence[_Layer]]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="tfslim-")
-        self._layers = layers
+        self._layers = dict(layers)
         self._files: dict[_Layer, Path] = {}
 
     def keep(self, layer: _Layer, moments: Floats) -> None:
@@ -181,6 +181,10 @@ class InputMoments:
     def known(self) -> list[str]:
         """The weights whose inputs' moments are known."""
         return [name for name, layers in self._layers.items() if all(layer in self._files for layer in layers)]
+
+    def forget(self, name: str) -> None:
+        """Have none for a weight from now on."""
+        self._layers.pop(name, None)
 
     def of(self, name: str) -> Moments | None:
         """The moments of a weight's inputs, where they are known."""

@@ -37,6 +37,7 @@ ENCODINGS = (
 )
 PROBE = "int6"  # its error is felt in the answers, and small enough to grow in proportion
 PROBED_EXAMPLES = 128
+LARGE = 256 * 1024  # bytes of a weight beside which those of a step for each input are few
 UNSEEN = "int8"  # what a weight gets that the answers do not show
 LARGE_STEP = 0.01  # of all bytes: smaller steps are tried too
 MINUTES = 10.0
@@ -107,6 +108,8 @@ def search_encodings(
             progress("measure each weight alone", number, len(names))
             if time.monotonic() - start > 30 * wanted.minutes:
                 break  # the largest come first; the rest stay as they are
+            if not memo.get(f"{name}: by its inputs", lambda: time.monotonic() - start <= 15 * wanted.minutes):
+                moments.forget(name)  # rounding by them takes longer, and would leave no time for the rest
             ladders[name] = _ladder(graph.weights[name].nbytes, name, encoder, trials, memo)
         found = search(
             ladders,
@@ -115,9 +118,11 @@ def search_encodings(
             seconds=60 * wanted.minutes - (time.monotonic() - start),
             progress=progress,
         )
-        left = 60 * wanted.minutes - (time.monotonic() - start)
+        if found.finished:
+            progress("measure smaller steps", 0, 0)
         finer = _finer(found, ladders, encoder, memo) if found.finished else {}
-        if any(len(rungs) > 1 for rungs in finer.values()):
+        left = 60 * wanted.minutes - (time.monotonic() - start)
+        if left > 0 and any(len(rungs) > 1 for rungs in finer.values()):
             found = search(
                 finer,
                 lambda plan: trials.judge(plan, "search"),
@@ -151,8 +156,12 @@ def _ladder(nbytes: int, name: str, encoder: Encoder, trials: Trials, memo: Memo
     the weight's layers or, where these are not known, of the weight.
     """
     as_it_is = Rung("", nbytes, 0.0)
+    # A step for each input is no worse than one for all, but for the bytes of the steps.
+    large = nbytes >= LARGE and encoder.moments(name) is not None
     found: dict[str, tuple[int, float] | None] = {
-        one: memo.get(f"{name} {one}: bytes and error", partial(_cost, encoder, name, one)) for one in ENCODINGS
+        one: memo.get(f"{name} {one}: bytes and error", partial(_cost, encoder, name, one))
+        for one in ENCODINGS
+        if not (large and one.endswith("/tensor"))
     }
     costs = {one: cost for one, cost in found.items() if cost is not None}
     if PROBE not in costs:
@@ -182,11 +191,11 @@ def _finer(found: Found, ladders: Mapping[str, Sequence[Rung]], encoder: Encoder
             continue
         there = after[0]
         known = memo.get(f"{name} {there.encoding}: bytes and error", partial(_cost, encoder, name, there.encoding))
-        per_error = there.harm / known[1]
+        per_error = there.harm / known[1] if known[1] else math.inf
         between = []
-        for one in finer_steps.between(weight, there.bytes, here.bytes):
+        for one in finer_steps.between(weight, there, here):
             cost = memo.get(f"{name} {one}: bytes and error", partial(_cost, encoder, name, one))
-            if cost is not None and there.bytes < cost[0] < here.bytes and cost[1] * per_error > here.harm:
+            if cost is not None and there.bytes < cost[0] < here.bytes and here.harm < cost[1] * per_error < math.inf:
                 between.append(Rung(one, cost[0], cost[1] * per_error))
         finer[name] = ladder([here, *between, there]) if between else [here]
     return finer
