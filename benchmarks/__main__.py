@@ -118,6 +118,17 @@ def quantized_nodes(write_docs: WriteDocs = False) -> None:
 
 
 @app.command()
+def vocabulary(write_docs: WriteDocs = False) -> None:
+    """Rows of an embedding by what texts use: bytes and agreement with fewer of them."""
+    from benchmarks import vocabulary as section
+
+    before = facts(_command())
+    with _telling() as told:
+        found = section.run(told)
+    _publish("vocabulary", "Vocabulary", before, [section.sheet(found)], found, write_docs)
+
+
+@app.command()
 def validation(write_docs: WriteDocs = False) -> None:
     """The validation job against a bare loop over the same batches."""
     from benchmarks import validation as section
@@ -151,6 +162,7 @@ def everything(seconds: Seconds = 8, write_docs: WriteDocs = False) -> None:
     stages(write_docs)
     transforms(write_docs)
     quantized_nodes(write_docs)
+    vocabulary(write_docs)
     validation(write_docs)
 
 

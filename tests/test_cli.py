@@ -24,7 +24,8 @@ from tfslim_core.verdict import Verdict
 
 TFSLIM = Path(sys.executable).with_name("tfslim")
 COMMANDS = (
-    "inspect freeze transform quantize reexport validate slim publish rollback transform-graph transforms".split()
+    "inspect freeze transform prune-vocabulary quantize reexport validate slim publish rollback transform-graph "
+    "transforms".split()
 )
 W = normal(64, 48, seed=3)
 
@@ -112,7 +113,7 @@ def test_every_command_of_the_contract_is_there(tfslim):
     assert set(COMMANDS) <= set(listed)
 
 
-@pytest.mark.parametrize("command", ["slim", "validate", "quantize"])
+@pytest.mark.parametrize("command", ["slim", "validate", "quantize", "prune-vocabulary"])
 def test_every_option_says_what_it_is(command, tfslim):
     _, out, _ = tfslim(command, "--help")
     options = out.partition("Options:")[2]
@@ -127,6 +128,12 @@ def test_the_version(tfslim):
 
 
 USAGE = {
+    "no corpus": (["prune-vocabulary", "bundle", "out"], "give --corpus NAME=PATH"),
+    "two ways to choose rows": (
+        ["prune-vocabulary", "bundle", "out", "--corpus", "a=x.npz", "--keep", "3", "--min-count", "2"],
+        "give one of them",
+    ),
+    "pruning's flags without it": (["slim", "model", "out", "--keep", "3"], "are for --prune-vocabulary"),
     "budget without data": (["quantize", "bundle", "out", "--budget", "rel_l2_error<=0.1"], "give --data NAME=PATH"),
     "slim's budget without data": (["slim", "model", "out", "--budget", "rel_l2_error<=0.1"], "give --data NAME=PATH"),
     "data without a budget": (["quantize", "bundle", "out", "--data", "a=x.npz"], "give --budget EXPR"),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tfslim_core.api import (
         freeze,
         inspect,
+        prune_vocabulary,
         publish,
         quantize,
         reexport,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "freeze",
     "inspect",
+    "prune_vocabulary",
     "publish",
     "quantize",
     "reexport",

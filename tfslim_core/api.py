@@ -21,13 +21,14 @@ from tfslim_core.errors import UsageError
 from tfslim_core.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
-    from tfslim_core.bundle import Bundle, StepEntry, WeightEntry
+    from tfslim_core.bundle import Bundle, StepEntry, VocabularyEntry, WeightEntry
     from tfslim_core.inspection import Inspection
     from tfslim_core.publishing import Published
     from tfslim_core.quantization.budgeting import Budget
     from tfslim_core.report import ReportContext
     from tfslim_core.saved_model.sample_check import Sample
     from tfslim_core.stages import Errors, Progress
+    from tfslim_core.vocabulary.corpus_pruning import Pruning
 
 Location = str | os.PathLike[str]
 
@@ -52,6 +53,7 @@ class StageReport:
     errors: Mapping[str, float] = field(default_factory=dict)
     steps: Sequence[StepEntry] = ()
     weights: Sequence[WeightEntry] = ()
+    vocabularies: Sequence[VocabularyEntry] = ()
     notes: Sequence[str] = ()
 
     def metrics(self) -> dict[str, float]:
@@ -70,6 +72,7 @@ class StageReport:
             "errors": dict(self.errors),
             "steps": [step.model_dump() for step in self.steps],
             "weights": [weight.model_dump() | {"harm": _finite(weight.harm)} for weight in self.weights],
+            "vocabularies": [entry.model_dump() for entry in self.vocabularies],
             "notes": list(self.notes),
         }
 
@@ -149,6 +152,64 @@ def transform(
 
     errors = stages.written(after, target, overwrite, check, progress)
     return _report(after, target, "transform", start, errors, sample)
+
+
+def prune_vocabulary(
+    bundle: Location,
+    out: Location,
+    *,
+    corpus: Mapping[str, str] | None = None,
+    min_count: int | None = None,
+    keep: int | None = None,
+    to: Literal["oov", "centre"] | None = None,
+    budget: Sequence[str] = (),
+    data: Mapping[str, str] | None = None,
+    signature: str | None = None,
+    main_output: str | None = None,
+    label: str | None = None,
+    seed: int = 0,
+    fail_on_bad_records: float = 0.01,
+    beam_options: Sequence[str] = (),
+    overwrite: bool = False,
+    progress: Progress = _silent,
+) -> StageReport:
+    """Drop the rows of embeddings that a corpus never or rarely looks up, and the words that they belong to.
+
+    corpus: name -> path of texts to count; the data unless told. min_count: rows that are looked up less often go; 1,
+    those that never are, unless told otherwise. keep: so many of the most used rows are kept. budget: as few rows as
+    hold these bounds on the data; the examples that confirm it are not counted. to: what stands for dropped rows: the
+    row for unknown words, where there is one and unless told otherwise, or centres of clusters of them.
+
+    Raises:
+        UsageError: no corpus, or more than one way to choose rows.
+        ModelError: it is not a bundle, or the result does not answer as it should.
+        DataError: the corpus cannot be read, does not fit, or is empty; or the data cannot judge the budget.
+        OutputExistsError: the output exists and `overwrite` is false.
+    """
+    from tfslim_core import stages
+    from tfslim_core.bundle import read_bundle
+    from tfslim_core.vocabulary.corpus_pruning import Pruning
+
+    start = time.monotonic()
+    target = local(out)
+    storage.check_free(target, overwrite=overwrite)
+    within = _within(
+        budget, None, data=dict(data or {}), signature=signature, main_output=main_output, label=label, seed=seed
+    )
+    wanted = Pruning(
+        dict(corpus or data or {}), min_count, keep, within, to, signature, tuple(beam_options), fail_on_bad_records
+    )
+    wanted.refuse_unclear()
+    before = read_bundle(local(bundle))
+    with storage.scratch_directory() as aside:
+        pruned = stages.vocabulary_pruned(before, wanted, aside, progress)
+        sample = stages.sample_of(before, progress, pruned.requests())
+
+        def check(made: Bundle) -> Errors:
+            return stages.checked_pruned(before, made, pruned, sample, progress)
+
+        errors = stages.written(pruned.bundle, target, overwrite, check, progress)
+    return _report(pruned.bundle, target, "prune-vocabulary", start, errors, sample)
 
 
 def quantize(
@@ -392,6 +453,11 @@ def slim(
     main_output: str | None = None,
     label: str | None = None,
     fail_on_bad_records: float = 0.01,
+    prune_vocabulary: bool = False,
+    corpus: Mapping[str, str] | None = None,
+    min_count: int | None = None,
+    keep: int | None = None,
+    to: Literal["oov", "centre"] | None = None,
     overwrite: bool = False,
     progress: Progress = _silent,
 ) -> SlimReport:
@@ -401,6 +467,8 @@ def slim(
     any the result is checked on made-up inputs and the verdict is inconclusive. A failed gate does not raise: the
     servable and its report are written, and the outcome says so. budget: bounds such as "top1_agreement>=0.99": the
     smallest encodings that hold them on a sample of the data, found within `search_minutes`.
+    prune_vocabulary: drop rows of embeddings too, as the stage of that name does with corpus, min_count, keep and to;
+    with a budget and neither of the two numbers, half of the budget is for that.
 
     Raises:
         UsageError: gates or a budget without data, or a budget and an encoding.
@@ -427,6 +495,11 @@ def slim(
         minutes=search_minutes,
         seed=seed,
     )
+    pruning = None
+    if prune_vocabulary:
+        pruning = _pruning(corpus or data, min_count, keep, within, to, fail_on_bad_records)
+    elif corpus or min_count is not None or keep is not None or to is not None:
+        raise UsageError("--corpus, --min-count, --keep and --to are for --prune-vocabulary; give that too")
     settings = Settings(
         tags=tuple(tags),
         signatures=tuple(signatures) if signatures is not None else None,
@@ -442,6 +515,7 @@ def slim(
         main_output=main_output,
         label=label,
         fail_on_bad_records=fail_on_bad_records,
+        pruning=pruning,
     )
     with ExitStack() as stack:
         beside = stack.enter_context(
@@ -590,6 +664,31 @@ def _within(bounds: Sequence[str], encoding: str | None, **options: Any) -> Budg
     return budget
 
 
+def _pruning(
+    corpus: Mapping[str, str] | None,
+    min_count: int | None,
+    keep: int | None,
+    within: Budget | None,
+    to: Literal["oov", "centre"] | None,
+    fail_on_bad_records: float,
+) -> Pruning:
+    """What `slim` drops of vocabularies: by half of the budget where nothing else is said."""
+    from tfslim_core.vocabulary.corpus_pruning import Pruning
+
+    counted = min_count is not None or keep is not None
+    made = Pruning(
+        dict(corpus or {}),
+        min_count,
+        keep,
+        None if counted else within,
+        to,
+        fail_on_bad_records=fail_on_bad_records,
+        share=0.5,
+    )
+    made.refuse_unclear()
+    return made
+
+
 def _report(
     bundle: Bundle, out: Path, stage: str, start: float, errors: Mapping[str, float], sample: Sample | None
 ) -> StageReport:
@@ -605,5 +704,6 @@ def _report(
         errors=errors,
         steps=bundle.manifest.steps,
         weights=bundle.manifest.weights,
+        vocabularies=bundle.manifest.vocabularies,
         notes=notes,
     )

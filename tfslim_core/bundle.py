@@ -107,6 +107,27 @@ class WeightEntry(_Part):
     harm: float | None = None
 
 
+class VocabularyEntry(_Part):
+    """An embedding that lost rows.
+
+    lookups: of its rows that were counted in the corpus; elsewhere: those of them that now read another row, `to`:
+    "oov" (the one for words out of the vocabulary) or "centre" (of a cluster of dropped rows). words: entries of its
+    lookup table, where that lost some too; else `reason` says why it did not.
+    """
+
+    embedding: str
+    rows_before: int
+    rows_after: int
+    bytes_before: int
+    bytes_after: int
+    lookups: int
+    elsewhere: int
+    to: str
+    words_before: int | None = None
+    words_after: int | None = None
+    reason: str = ""
+
+
 class Stored(_Part):
     """An array that is stored as others: the scheme, and dtype and shape of what it decodes to."""
 
@@ -135,6 +156,7 @@ class Manifest(_Part):
     source: Source
     steps: list[StepEntry] = Field(default_factory=list)
     weights: list[WeightEntry] = Field(default_factory=list)
+    vocabularies: list[VocabularyEntry] = Field(default_factory=list)
 
     def signature_defs(self) -> dict[str, Any]:
         """The signatures as SignatureDefs, by name.

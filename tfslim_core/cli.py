@@ -81,6 +81,20 @@ Budgets = Annotated[
 ]
 SearchMinutes = Annotated[float | None, typer.Option(metavar="MINUTES", min=0, help="Time for the search; 10.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of the sample that is drawn from the data; 0.")]
+Corpus = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--corpus", metavar="NAME=PATH", help="Texts in which to count what is used, as --data. May be repeated."
+    ),
+]
+StandIn = Annotated[
+    Literal["oov", "centre"] | None,
+    typer.Option(help="What stands for dropped rows: the row for unknown words if there is one, else cluster centres."),
+]
+MinCount = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Drop rows that are looked up less often; 1, the unused.")
+]
+Keep = Annotated[int | None, typer.Option(metavar="N", min=1, help="Keep so many of the most used rows.")]
 MinimumSize = Annotated[int | None, typer.Option(metavar="ELEMENTS", min=0, help="Leave smaller weights alone; 1024.")]
 
 
@@ -136,6 +150,60 @@ def transform(
     """Rewrite a bundle's graph: prune, fold constants and batch norms, merge duplicates."""
     with Narrator(err) as told:
         report = api.transform(bundle, out_, transforms=transforms, overwrite=overwrite, progress=told)
+    _stage(report, as_json)
+
+
+@app.command("prune-vocabulary", context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
+def prune_vocabulary(
+    context: typer.Context,
+    bundle: BundleIn,
+    out_: Out,
+    corpus: Corpus = None,
+    min_count: MinCount = None,
+    keep: Keep = None,
+    to: StandIn = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option("--budget", metavar="EXPR", help='Keep as few rows as hold, e.g. "top1_agreement>=0.99".'),
+    ] = None,
+    data: Data = None,
+    signature: Signature = None,
+    main_output: MainOutput = None,
+    label: Label = None,
+    seed: Seed = None,
+    fail_on_bad_records: BadRecords = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Drop rows of embeddings, and words, that a corpus never or rarely uses; Beam's own options go after --.
+
+    With --budget and --data as few rows are kept as hold it; the examples that confirm it are not counted.
+    """
+    if context.args and not context.args[0].startswith("-"):
+        raise UsageError(
+            f"one bundle goes in, one comes out; what is {context.args[0]!r}? (Beam's options go after --)"
+        )
+    if data and not budget:
+        raise UsageError("--data is what a budget is measured on; give --budget EXPR too, or --corpus NAME=PATH")
+    with Narrator(err) as told:
+        report = api.prune_vocabulary(
+            bundle,
+            out_,
+            corpus=_named(corpus, "--corpus"),
+            min_count=min_count,
+            keep=keep,
+            to=to,
+            budget=budget or (),
+            data=_named(data),
+            signature=signature,
+            main_output=main_output,
+            label=label,
+            seed=seed or 0,
+            fail_on_bad_records=0.01 if fail_on_bad_records is None else fail_on_bad_records,
+            beam_options=context.args,
+            overwrite=overwrite,
+            progress=told,
+        )
     _stage(report, as_json)
 
 
@@ -283,6 +351,14 @@ def slim(
     main_output: MainOutput = None,
     label: Label = None,
     fail_on_bad_records: BadRecords = None,
+    prune_vocabulary: Annotated[
+        bool,
+        typer.Option("--prune-vocabulary", help="Drop rows of embeddings that the corpus, or the data, does not use."),
+    ] = False,
+    corpus: Corpus = None,
+    min_count: MinCount = None,
+    keep: Keep = None,
+    to: StandIn = None,
     tags: Annotated[str | None, typer.Option(help="The MetaGraph's tags, with commas between; serve.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -311,6 +387,11 @@ def slim(
         "main_output": main_output,
         "label": label,
         "fail_on_bad_records": fail_on_bad_records,
+        "prune_vocabulary": prune_vocabulary or None,
+        "corpus": _named(corpus, "--corpus") or None,
+        "min_count": min_count,
+        "keep": keep,
+        "to": to,
         "tags": _listed(tags) if tags is not None else None,
     }
     asked = settings(config, {key: value for key, value in flags.items() if value is not None})
@@ -497,7 +578,7 @@ def _exit_by(outcome: str) -> None:
         raise typer.Exit(code)
 
 
-def _named(data: Sequence[str] | None) -> dict[str, str]:
+def _named(data: Sequence[str] | None, flag: str = "--data") -> dict[str, str]:
     """NAME=PATH pairs.
 
     Raises:
@@ -507,9 +588,9 @@ def _named(data: Sequence[str] | None) -> dict[str, str]:
     for text in data or ():
         name, equals, path = text.partition("=")
         if not (name and equals and path):
-            raise UsageError(f"--data {text}: give NAME=PATH, e.g. --data test={text}")
+            raise UsageError(f"{flag} {text}: give NAME=PATH, e.g. {flag} test={text}")
         if name in found:
-            raise UsageError(f"--data {name} is given twice; each dataset has a name of its own")
+            raise UsageError(f"{flag} {name} is given twice; each dataset has a name of its own")
         found[name] = path
     return found
 

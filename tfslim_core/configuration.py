@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -34,6 +34,11 @@ class Configuration(BaseModel):
     main_output: str | None = None
     label: str | None = None
     fail_on_bad_records: float | None = Field(default=None, ge=0, le=1)
+    prune_vocabulary: bool | None = None
+    corpus: dict[str, str] | None = None
+    min_count: int | None = Field(default=None, ge=1)
+    keep: int | None = Field(default=None, ge=1)
+    to: Literal["oov", "centre"] | None = None
 
 
 def settings(file: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:

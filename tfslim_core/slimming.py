@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from tfslim_core.saved_model.write import write_saved_model
 from tfslim_core.stages import (
     Progress,
     calibrated,
+    check_as_pruned,
     check_servable,
     checked_as_meant,
     quantized,
@@ -28,6 +30,7 @@ from tfslim_core.stages import (
     sample_of,
     searched,
     transformed,
+    vocabulary_pruned,
 )
 from tfslim_core.summary import context_of
 from tfslim_core.transforms import stored_bytes
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from tfslim_core.quantization.input_moments import InputMoments
     from tfslim_core.validation.job import ValidationResult
     from tfslim_core.validation.sample import RealRequests
+    from tfslim_core.vocabulary.corpus_pruning import Pruning
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Settings:
     main_output: str | None = None
     label: str | None = None
     fail_on_bad_records: float = 0.01
+    pruning: Pruning | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,14 @@ def slim_into(source: Path, servable: Path, report: Path, settings: Settings, pr
     Raises:
         TfslimError: see `api.slim`.
     """
+    with tempfile.TemporaryDirectory(prefix="tfslim-") as aside:
+        return _slim_into(source, servable, report, settings, Path(aside), progress)
+
+
+def _slim_into(
+    source: Path, servable: Path, report: Path, settings: Settings, aside: Path, progress: Progress
+) -> Slimmed:
+    """The same. aside: for files that are needed until the end."""
     _refuse_early(settings)
     stages: list[Stage] = []
     model = read_saved_model(source, settings.tags, settings.signatures)
@@ -98,6 +111,12 @@ def slim_into(source: Path, servable: Path, report: Path, settings: Settings, pr
     rewritten = transformed(frozen, settings.transforms, progress)
     checked_as_meant(rewritten, sample, len(frozen.manifest.steps), "freezing and the transforms", progress)
     stages.append(_stage("transform", rewritten, start))
+    reference = None
+    if settings.pruning is not None:
+        start, reference = time.monotonic(), rewritten
+        rewritten = _pruned(reference, replace(settings.pruning, signature=settings.signature), aside, progress)
+        told = "; ".join(rewritten.manifest.notes[len(reference.manifest.notes) :])
+        stages.append(_stage("prune-vocabulary", rewritten, start, told))
     start = time.monotonic()
     choice = Choice(settings.encoding or "int8", settings.include, settings.exclude, settings.minimum_size)
     if settings.budget is None:
@@ -106,7 +125,7 @@ def slim_into(source: Path, servable: Path, report: Path, settings: Settings, pr
         stored = quantized(rewritten, choice, harm, progress, moments=moments)
         told = "; ".join(filter(None, (_words(harm), *stored.manifest.notes[len(rewritten.manifest.notes) :])))
     else:
-        stored = searched(rewritten, choice, settings.budget, None, progress)
+        stored = searched(rewritten, choice, settings.budget, None, progress, reference)
         told = "; ".join(stored.manifest.notes[len(rewritten.manifest.notes) :])
     stages.append(_stage("quantize", stored, start, told))
     start = time.monotonic()
@@ -127,6 +146,14 @@ def slim_into(source: Path, servable: Path, report: Path, settings: Settings, pr
         verdict.write(report)
     context = context_of(stored, servable, stages, validation)
     return Slimmed(stored, verdict, context, validation, errors)
+
+
+def _pruned(bundle: Bundle, wanted: Pruning, aside: Path, progress: Progress) -> Bundle:
+    """The bundle without the rows and words that the corpus does not need."""
+    found = vocabulary_pruned(bundle, wanted, aside, progress)
+    progress("check the answers", 0, 0)
+    check_as_pruned(bundle, found.bundle, found)
+    return found.bundle
 
 
 def _refuse_early(settings: Settings) -> None:

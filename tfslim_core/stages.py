@@ -18,10 +18,12 @@ from tfslim_core.registry import Call
 from tfslim_core.saved_model.sample_check import ChangedAnswersError, Sample, check_equal, differences, take_sample
 from tfslim_core.saved_model.served_signatures import read_signatures
 from tfslim_core.saved_model.write import write_saved_model
+from tfslim_core.weights import Array
 
 if TYPE_CHECKING:
     from tfslim_core.quantization.budgeting import Budget
     from tfslim_core.quantization.input_moments import InputMoments
+    from tfslim_core.vocabulary.corpus_pruning import PrunedBundle, Pruning
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, and how many of how many steps of it are; 0 of 0 where that is not known."""
@@ -112,10 +114,18 @@ def quantized(
     return replace(bundle, graph=graph, manifest=manifest)
 
 
-def searched(bundle: Bundle, choice: Choice, budget: Budget, state: Path | None, progress: Progress) -> Bundle:
+def searched(
+    bundle: Bundle,
+    choice: Choice,
+    budget: Budget,
+    state: Path | None,
+    progress: Progress,
+    reference: Bundle | None = None,
+) -> Bundle:
     """The bundle with its weights in the smallest encodings within the budget, and what was found in its manifest.
 
-    state: a file that a search which is stopped leaves, for the next one to go on from.
+    state: a file that a search which is stopped leaves, for the next one to go on from. reference: the model whose
+    answers count, where something else was done to the bundle before.
 
     Raises:
         DataError, UsageError: see `search_within`; no state is left.
@@ -123,7 +133,7 @@ def searched(bundle: Bundle, choice: Choice, budget: Budget, state: Path | None,
     from tfslim_core.quantization.budgeting import search_within
 
     try:
-        found = search_within(bundle, choice, budget, state, progress)
+        found = search_within(bundle, choice, budget, state, progress, reference)
     except TfslimError:
         if state is not None:
             state.unlink(missing_ok=True)
@@ -143,12 +153,50 @@ def calibrated(bundle: Bundle, choice: Choice, given: Mapping[str, Any], progres
     return look_at_inputs(bundle, choice, Budget((), **given), progress)
 
 
-def sample_of(bundle: Bundle, progress: Progress) -> Sample:
-    """What a bundle answers to made-up requests, served as it is."""
+def vocabulary_pruned(bundle: Bundle, wanted: Pruning, folder: Path, progress: Progress) -> PrunedBundle:
+    """The bundle without the rows of embeddings that a corpus does not need, and what was dropped in its manifest.
+
+    folder: an empty one that lives as long as the result, for its assets.
+
+    Raises:
+        UsageError, DataError: see `prune_by_corpus`.
+    """
+    from tfslim_core.vocabulary.corpus_pruning import prune_by_corpus
+
+    return prune_by_corpus(bundle, wanted, folder, progress)
+
+
+def checked_pruned(before: Bundle, after: Bundle, pruned: PrunedBundle, sample: Sample, progress: Progress) -> Errors:
+    """The errors of a pruned bundle on the corpus; it must answer as the model with its dropped rows replaced.
+
+    Raises:
+        ModelError: it does not, or NaN, infinity or another shape came out where there was none before.
+    """
+    progress("check the answers", 0, 0)
+    check_as_pruned(before, after, pruned)
+    errors = measured(after, sample, "pruning the vocabulary", progress)
+    return {place: error for place, error in errors.items() if place.startswith(f"{pruned.signature}/")}
+
+
+def check_as_pruned(before: Bundle, after: Bundle, pruned: PrunedBundle) -> None:
+    """Make sure that a pruned bundle answers the corpus as the model with its dropped rows replaced.
+
+    Raises:
+        ModelError: it does not.
+    """
+    from tfslim_core.vocabulary.corpus_pruning import check_as_meant
+
+    check_as_meant(before, after, pruned)
+
+
+def sample_of(
+    bundle: Bundle, progress: Progress, given: Mapping[str, Sequence[Mapping[str, Array]]] | None = None
+) -> Sample:
+    """What a bundle answers to requests, served as it is; made-up ones where none are given."""
     progress("ask the model as it was", 0, 0)
     with tempfile.TemporaryDirectory(prefix="tfslim-") as aside:
         write_saved_model(bundle, Path(aside))
-        return take_sample(aside, bundle.manifest.tags, list(bundle.manifest.signatures))
+        return take_sample(aside, bundle.manifest.tags, list(bundle.manifest.signatures), given)
 
 
 def checked(bundle: Bundle, sample: Sample, what: str, progress: Progress) -> Errors:

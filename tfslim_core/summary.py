@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import tfslim_core
 from tfslim_core import storage
-from tfslim_core.bundle import GRAPH_LABEL, Bundle, Manifest
+from tfslim_core.bundle import GRAPH_LABEL, Bundle, Manifest, StepEntry
 from tfslim_core.report import Change, ReportContext, Skipped, Stage, Weight
 
 if TYPE_CHECKING:
@@ -62,10 +62,14 @@ def stages_of(manifest: Manifest, servable: Path) -> list[Stage]:
     stages = [Stage("original", source.bytes, source.nodes)]
     if steps:
         stages.append(Stage("freeze", steps[0].bytes_before, steps[0].nodes_before))
-    for name, last in {"quantize" if step.name == "quantize" else "transform": step for step in steps}.items():
+    for name, last in {_stage_of(step): step for step in steps}.items():
         stages.append(Stage(name, last.bytes_after, last.nodes_after))
     nodes = steps[-1].nodes_after if steps else None
     return [*stages, Stage("reexport", storage.size(servable), nodes)]
+
+
+def _stage_of(step: StepEntry) -> str:
+    return step.name.replace("_", "-") if step.name in ("quantize", "prune_vocabulary") else "transform"
 
 
 def plain_context(original: Path, optimized: Path, validation: ValidationResult) -> ReportContext:

@@ -61,10 +61,18 @@ class Chosen:
     moments: InputMoments = field(compare=False)
 
 
-def search_within(bundle: Bundle, choice: Choice, budget: Budget, state: Path | None, progress: Progress) -> Chosen:
+def search_within(
+    bundle: Bundle,
+    choice: Choice,
+    budget: Budget,
+    state: Path | None,
+    progress: Progress,
+    reference: Bundle | None = None,
+) -> Chosen:
     """Search the smallest encodings within the budget.
 
-    state: a file that is written while it searches, and that a later run goes on from.
+    state: a file that is written while it searches, and that a later run goes on from. reference: the model whose
+    answers count, where something else was done to the bundle before.
 
     Raises:
         UsageError: a bound cannot be understood or searched for.
@@ -81,7 +89,7 @@ def search_within(bundle: Bundle, choice: Choice, budget: Budget, state: Path | 
         seed=budget.seed,
     )
     gate.check_names(gates, list(sample.signature.outputs), labelled=budget.label is not None)
-    wanted = Search(gates, budget.main_output, budget.minutes, state)
+    wanted = Search(gates, budget.main_output, budget.minutes, state, reference)
     searched = search_encodings(bundle, choice, sample, wanted, progress)
     found, ladders = searched.found, searched.ladders
     harm = {

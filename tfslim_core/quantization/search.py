@@ -14,13 +14,14 @@ import numpy as np
 
 from tfslim_core.bundle import Bundle
 from tfslim_core.encodings import footprint
+from tfslim_core.errors import DataError
 from tfslim_core.gate import Gate
 from tfslim_core.quantization import finer_steps
 from tfslim_core.quantization.budget import Found, Rung, ladder, search
 from tfslim_core.quantization.encode_weights import Choice, candidates
 from tfslim_core.quantization.input_moments import InputMoments, input_moments
-from tfslim_core.quantization.live_model import LiveModel
-from tfslim_core.quantization.trials import Encoder, Memo, Trials
+from tfslim_core.quantization.live_model import Answer, LiveModel
+from tfslim_core.quantization.trials import Encoder, Memo, Trials, answers_of
 from tfslim_core.validation.batches import Batch
 from tfslim_core.validation.sample import SplitSample
 
@@ -45,12 +46,16 @@ EXAMPLES = 4000
 
 @dataclass(frozen=True)
 class Search:
-    """What is asked for. minutes: for all of it. state: a file that a later run goes on from."""
+    """What is asked for. minutes: for all of it. state: a file that a later run goes on from.
+
+    reference: the model whose answers count, where something else was done before.
+    """
 
     gates: Sequence[Gate]
     main: str | None = None
     minutes: float = MINUTES
     state: Path | None = None
+    reference: Bundle | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ def search_encodings(
     names = candidates(graph, choice)
     memo = Memo(wanted.state, _fingerprint(bundle, names, sample, wanted) if wanted.state else "")
     parts = {"search": sample.search, "held out": sample.held_out, "probe": _first(sample.search, PROBED_EXAMPLES)}
+    asked = _answers(wanted.reference, sample, progress) if wanted.reference is not None else None
     with LiveModel(bundle, names) as live:
         moments = input_moments(
             live,
@@ -93,8 +99,10 @@ def search_encodings(
         encoder = Encoder(graph, moments)
         progress("ask the model as it is", 0, 0)
         keys = list(sample.signature.outputs)
-        trials = Trials(live, encoder, wanted.gates, sample.signature.name, keys, parts, wanted.main, memo)
+        trials = Trials(live, encoder, wanted.gates, sample.signature.name, keys, parts, wanted.main, memo, asked)
         trials.refuse_meaningless("search")
+        if asked is not None:
+            _refuse_spent(trials)
         ladders: dict[str, list[Rung]] = {}
         for number, name in enumerate(names):
             progress("measure each weight alone", number, len(names))
@@ -124,6 +132,23 @@ def search_encodings(
             )
             ladders = {**ladders, **finer}
         return Searched(found, ladders, (trials.examples("search"), trials.examples("held out")), moments)
+
+
+def _answers(reference: Bundle, sample: SplitSample, progress: Progress) -> dict[str, list[Answer]]:
+    """What another model answers to the sample."""
+    progress("ask the model as it was", 0, 0)
+    with LiveModel(reference, []) as live:
+        parts = {"search": sample.search, "held out": sample.held_out}
+        return {part: answers_of(live, sample.signature.name, batches) for part, batches in parts.items()}
+
+
+def _refuse_spent(trials: Trials) -> None:
+    """Refuse to search where what was done before has used the budget up."""
+    for part in ("search", "held out"):
+        judged = trials.judge({}, part)
+        if judged.used > 1:
+            values = ", ".join(f"{bound} comes to {value:.5g}" for bound, value in judged.values.items())
+            raise DataError(f"the pruned vocabulary alone breaks the budget: {values}; keep more rows")
 
 
 def _ladder(nbytes: int, name: str, encoder: Encoder, trials: Trials, memo: Memo) -> list[Rung]:

@@ -99,10 +99,23 @@ class _Part:
     answers: Sequence[Answer]
 
 
+def answers_of(live: LiveModel, signature: str, batches: Sequence[Batch]) -> list[Answer]:
+    """What a model answers to the first batches, as many as there is room for."""
+    answers: list[Answer] = []
+    size = 0
+    for batch in batches:
+        if answers and size > ANSWERS_BYTES:
+            break
+        answers.append(live.run(signature, batch.feeds))
+        size += sum(np.asarray(array).nbytes for array in answers[-1].values())
+    return answers
+
+
 class Trials:
     """A live model whose weights are set by plans, and the sample that it is asked.
 
     memo: where what plans came to is kept, so that a search that was stopped goes on from there.
+    answers: what plans are held against, by part; what the live model answers before anything is changed unless told.
     """
 
     def __init__(
@@ -115,22 +128,16 @@ class Trials:
         parts: Mapping[str, Sequence[Batch]],
         main: str | None,
         memo: Memo,
+        answers: Mapping[str, Sequence[Answer]] | None = None,
     ) -> None:
         self._live, self._encoder, self._signature, self._keys = live, encoder, signature, keys
         self._memo = memo
         self._gates, self._main = gates, main
         self._set: dict[str, str] = {}
-        self._parts = {name: self._asked(batches) for name, batches in parts.items()}
-
-    def _asked(self, batches: Sequence[Batch]) -> _Part:
-        answers: list[Answer] = []
-        size = 0
-        for batch in batches:
-            if answers and size > ANSWERS_BYTES:
-                break
-            answers.append(self._live.run(self._signature, batch.feeds))
-            size += sum(np.asarray(array).nbytes for array in answers[-1].values())
-        return _Part(batches[: len(answers)], answers)
+        self._parts = {}
+        for name, batches in parts.items():
+            known = (answers or {}).get(name) or answers_of(live, signature, batches)
+            self._parts[name] = _Part(batches[: len(known)], known)
 
     def examples(self, part: str) -> int:
         """How many examples a part of the sample has."""

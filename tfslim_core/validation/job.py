@@ -154,14 +154,14 @@ def _run(
             progress("compare", done, 0)
 
     with tempfile.TemporaryDirectory(prefix="tfslim-") as folder:
-        summaries, letters = pipeline.run(plan, handler, _shared(beam_options) or folder, beam_options, told)
+        summaries, letters = pipeline.run(plan, handler, shared_folder(beam_options) or folder, beam_options, told)
     for summary in summaries.values():
         if summary.broken:
             raise ModelError(summary.broken)
     return summaries, letters
 
 
-def _shared(beam_options: Sequence[str]) -> str | None:
+def shared_folder(beam_options: Sequence[str]) -> str | None:
     """Where workers on other machines can write: a folder of this run below Beam's --temp_location."""
     for option in beam_options:
         if option.startswith("--temp_location="):

@@ -58,14 +58,10 @@ def run(
     results: a directory or prefix that driver and workers can write to, gs:// too. beam_options: as on Beam's command
     line; in this process unless they name a runner. progress: told the examples done so far, by the in-process runner.
     """
-    options = PipelineOptions(list(beam_options))
-    if options.view_as(StandardOptions).runner is None:
-        # DirectRunner would look for Prism on the network first.
-        options.view_as(StandardOptions).runner = "FnApiRunner"
     if progress:
         _listeners[plan.listener] = progress
     try:
-        pipeline = beam.Pipeline(options=options)
+        pipeline = beam.Pipeline(options=options_of(beam_options))
         build(pipeline, plan, handler, results)
         pipeline.run().wait_until_finish()
     finally:
@@ -77,6 +73,15 @@ def run(
         {name: DatasetSummary.from_json(data) for name, data in summaries.items() if data},
         {name: [Letter(**fields) for fields in json.loads(data)] for name, data in letters.items() if data},
     )
+
+
+def options_of(beam_options: Sequence[str]) -> PipelineOptions:
+    """Beam's options; in this process unless they name a runner."""
+    options = PipelineOptions(list(beam_options))
+    if options.view_as(StandardOptions).runner is None:
+        # DirectRunner would look for Prism on the network first.
+        options.view_as(StandardOptions).runner = "FnApiRunner"
+    return options
 
 
 def build(pipeline: beam.Pipeline, plan: Plan, handler: PairHandler, results: str) -> None:

@@ -1,0 +1,1 @@
+"""Vocabulary pruning: rows of embeddings that a corpus never or rarely looks up go, and their entries with them."""
