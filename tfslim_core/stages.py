@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from threadpoolctl import threadpool_limits
+
 from tfslim_core import registry, storage, transforms
 from tfslim_core.bundle import Bundle, Skip, StepEntry, read_bundle
 from tfslim_core.errors import ModelError, TfslimError
@@ -84,14 +86,15 @@ def quantized(
     Raises:
         TransformError: there is no such encoding, or no weight of an included name.
     """
-    graph, entries = encode_weights(
-        bundle.graph,
-        choice,
-        harm=harm.alone,
-        instead=harm.instead,
-        moments=moments.of if moments is not None else None,
-        progress=lambda name: progress(f"quantize: {name}", 0, 0),
-    )
+    with _one_thread():
+        graph, entries = encode_weights(
+            bundle.graph,
+            choice,
+            harm=harm.alone,
+            instead=harm.instead,
+            moments=moments.of if moments is not None else None,
+            progress=lambda name: progress(f"quantize: {name}", 0, 0),
+        )
     step = StepEntry(
         name="quantize",
         parameters={"encoding": "by budget" if choice.plan else choice.encoding},
@@ -133,12 +136,20 @@ def searched(
     from tfslim_core.quantization.budgeting import search_within
 
     try:
-        found = search_within(bundle, choice, budget, state, progress, reference)
+        with _one_thread():
+            found = search_within(bundle, choice, budget, state, progress, reference)
     except TfslimError:
         if state is not None:
             state.unlink(missing_ok=True)
         raise
     return quantized(bundle, found.choice, Harm(found.harm, {}), progress, found.notes, found.moments)
+
+
+def _one_thread() -> threadpool_limits:
+    """For NumPy's products: they are small, their threads wait for the next one by spinning, which takes twice as long
+    as none, and how sums come out would hang on how many there are.
+    """
+    return threadpool_limits(limits=1, user_api="blas")
 
 
 def calibrated(bundle: Bundle, choice: Choice, given: Mapping[str, Any], progress: Progress) -> InputMoments:
