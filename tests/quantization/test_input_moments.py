@@ -49,6 +49,13 @@ def product(equation, *shape):
     return lambda x: tf.raw_ops.Einsum(inputs=[x, variable("w", *shape)], equation=equation)
 
 
+@pytest.fixture(autouse=True)
+def as_found(request, monkeypatch):
+    """Nothing is taken for chance, except in tests of that."""
+    if "chance" not in request.node.name:
+        monkeypatch.setattr(looking._Sums, "more_than_chance", lambda self, *_: np.ones(len(self.squares), np.float32))
+
+
 LAYERS = {
     "matmul": ((6, 20), lambda x: tf.matmul(x, variable("w", 20, 30))),
     "matmul transposed": ((6, 20), lambda x: tf.matmul(x, variable("w", 30, 20), transpose_b=True)),
@@ -110,8 +117,34 @@ def test_by_hand(tmp_path):
     batches = [{"x": normal(7, 20, seed=1)}, {"x": normal(3, 20, seed=2)}]
     _, found, _ = found_in(tmp_path, build, batches)
     x = np.maximum(np.concatenate([batch["x"] for batch in batches]), 0)
-    np.testing.assert_allclose(found["w"][1].matrices, (x.T @ x)[None], rtol=1e-5)
+    np.testing.assert_allclose(found["w"][1].matrices, (x.T @ x)[None], rtol=1e-5, atol=1e-5)
     assert (found["w"][1].summed, found["w"][1].apart) == ((0,), ())
+
+
+def test_what_is_chance_is_taken_away(tmp_path):
+    """Of noise nearly nothing is left to go together, of inputs that do nearly all; more rows leave more."""
+
+    def build():
+        x = tf1.placeholder(tf.float32, [None, 100], name="x")
+        return {"serving_default": ({"x": x}, {"y": tf.matmul(x, variable("w", 100, 30))})}
+
+    def kept(x, name):
+        """The ratio of covariances to those of the rows; variances and means are those of the rows."""
+        _, found, _ = found_in(tmp_path / name, build, [{"x": part} for part in np.split(x, 4)])
+        mean = x.mean(axis=0, dtype=np.float64)
+        wanted = x.T.astype(np.float64) @ x - len(x) * np.outer(mean, mean)
+        centred = found["w"][1].matrices[0] - len(x) * np.outer(mean, mean)
+        np.testing.assert_allclose(np.diag(centred), np.diag(wanted), rtol=1e-3)
+        off = ~np.eye(100, dtype=bool)
+        ratio = float((centred[off] * wanted[off]).sum() / np.square(wanted[off]).sum())
+        np.testing.assert_allclose(centred[off], ratio * wanted[off], atol=1e-3 * np.abs(wanted).max())
+        return ratio
+
+    mixed = normal(100, 100, seed=3) / 10 + 1
+    assert kept(normal(80, 100, seed=1) + 3, "noise") < 0.1
+    assert kept(normal(80, 100, seed=1) @ mixed + 3, "together") > 0.95
+    few, many = (kept(normal(rows, 100, seed=1) @ mixed, str(rows)) for rows in (8, 400))
+    assert 0.5 < few < many < 1
 
 
 def test_a_weight_of_several_layers_has_the_sum_and_of_unlike_ones_none(tmp_path):

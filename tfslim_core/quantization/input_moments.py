@@ -3,6 +3,9 @@
 Known for the constant operand of MatMul and BatchMatMul, of an Einsum of two, of Conv2D and DepthwiseConv2dNative. Of a
 table that rows are read from it is known how often each is. A weight that several layers share has the sum of theirs.
 One with a reader of another kind, or one inside of a loop or a branch, whose inputs cannot be fetched, has none.
+
+Few rows tell little of how many inputs go together: by chance alone those of noise do. So covariances are taken for
+less than they are found, by the share of them that is chance (Schäfer and Strimmer 2005, after Ledoit and Wolf).
 """
 
 from __future__ import annotations
@@ -32,6 +35,54 @@ _ROWS = 32_768  # of inputs that are looked at, for one layer; of a convolution'
 _AT_ONCE = 256 << 20  # bytes of fetched inputs, and of moments, that are in memory together
 
 
+@dataclass
+class _Sums:
+    """Over rows of inputs, each counted as often as it stands for others.
+
+    matrices: [groups, n, n], of the products of what they are off `origin`; [groups, n] where only the diagonals are
+    known, of the inputs themselves. sums: [groups, n], of what they are off it. squares: [groups], of the squares of
+    all products off the diagonal.
+    """
+
+    matrices: Floats
+    origin: Floats
+    sums: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    weight: float
+    rows: int
+
+    def __iadd__(self, other: _Sums) -> _Sums:
+        self.matrices += other.matrices
+        self.sums += other.sums
+        self.squares += other.squares
+        self.weight += other.weight
+        self.rows += other.rows
+        return self
+
+    def moments(self) -> Floats:
+        """The matrices of the inputs, where what goes together by chance does not."""
+        if self.matrices.ndim == 2:
+            return self.matrices
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = (self.sums / self.weight).astype(np.float32)
+            found = self.matrices - np.float32(self.weight) * mean[:, :, None] * mean[:, None, :]
+            diagonals = np.diagonal(found, axis1=1, axis2=2).copy()
+            found *= self.more_than_chance(found, diagonals)[:, None, None]
+            places = np.arange(diagonals.shape[1])
+            found[:, places, places] = diagonals
+            mean += self.origin
+            found += np.float32(self.weight) * mean[:, :, None] * mean[:, None, :]
+        return found
+
+    def more_than_chance(self, centred: Floats, diagonals: Floats) -> Floats:
+        """[groups]: the share of what is off the diagonal that as many other rows would show too."""
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            off = np.square(centred, dtype=np.float64).sum(axis=(1, 2))
+            off -= np.square(diagonals, dtype=np.float64).sum(axis=1)
+            chance = (self.squares - off / self.rows) / off
+        return np.where(off > 0, 1 - np.clip(chance, 0, 1), 0).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class _Products:
     """A layer that multiplies matrices. along, beside: the input's axes that are summed, and apart, in the weight's
@@ -54,8 +105,8 @@ class _Products:
         sizes = value.shape[value.ndim - self.rank :]
         return tuple(sizes[axis] for axis in (*self.beside, *self.along)) == self.sizes
 
-    def moments(self, values: Sequence[Array], most: int, generator: np.random.Generator) -> Floats:
-        """[groups, n, n] or [groups, n], from `most` rows."""
+    def sums(self, values: Sequence[Array], most: int, generator: np.random.Generator, origin: Floats | None) -> _Sums:
+        """From `most` rows."""
         (value,) = values
         more = value.ndim - self.rank
         along, beside = ([more + axis for axis in axes] for axes in (self.along, self.beside))
@@ -63,7 +114,7 @@ class _Products:
         groups, inputs = (math.prod(value.shape[axis] for axis in axes) for axes in (beside, along))
         rows = value.transpose(*beside, *own, *along).reshape(groups, -1, inputs)
         chosen, weight = _drawn(rows.shape[1], most, generator)
-        return _squared(rows if weight == 1 else rows[:, chosen], weight)
+        return _squared(rows if weight == 1 else rows[:, chosen], weight, origin)
 
 
 @dataclass(frozen=True)
@@ -84,8 +135,8 @@ class _Windows:
         (value,) = values
         return value.dtype == np.float32 and value.ndim == 4 and value.shape[3] == self.channels
 
-    def moments(self, values: Sequence[Array], most: int, generator: np.random.Generator) -> Floats:
-        """[groups, n, n] or [groups, n], from `most` windows."""
+    def sums(self, values: Sequence[Array], most: int, generator: np.random.Generator, origin: Floats | None) -> _Sums:
+        """From `most` windows."""
         (value,) = values
         spans = [(size - 1) * dilation + 1 for size, dilation in zip(self.size, self.dilations, strict=True)]
         padded = np.pad(value, [(0, 0), *self._padded(value.shape[1:3], spans), (0, 0)])
@@ -103,8 +154,8 @@ class _Windows:
             (left[:, None] * self.strides[1] + right)[:, None, :],
         ]  # [windows, kernel height, kernel width, channels]
         if self.apart:
-            return _squared(windows.transpose(3, 0, 1, 2).reshape(self.channels, len(chosen), -1), weight)
-        return _squared(windows.reshape(1, len(chosen), -1), weight)
+            return _squared(windows.transpose(3, 0, 1, 2).reshape(self.channels, len(chosen), -1), weight, origin)
+        return _squared(windows.reshape(1, len(chosen), -1), weight, origin)
 
     def _padded(self, sizes: Sequence[int], spans: Sequence[int]) -> Sequence[tuple[int, int]]:
         if not isinstance(self.padding, str):
@@ -133,14 +184,15 @@ class _Rows:
         """Whether these are numbers of rows."""
         return all(value.dtype.kind == "i" for value in values)
 
-    def moments(self, values: Sequence[Array], most: int, generator: np.random.Generator) -> Floats:
+    def sums(self, values: Sequence[Array], most: int, generator: np.random.Generator, origin: Floats | None) -> _Sums:
         """[1, rows]: how often each is read."""
-        del most, generator
+        del most, generator, origin
         numbers = values[0].reshape(-1).astype(np.int64)
         if len(values) > 1:
             numbers = numbers[values[1].reshape(-1)]
         numbers = numbers[(numbers >= 0) & (numbers < self.rows)]
-        return np.bincount(numbers, minlength=self.rows).astype(np.float32)[None]
+        counts = np.bincount(numbers, minlength=self.rows).astype(np.float32)[None]
+        return _Sums(counts, counts[:, :0], np.zeros((1, 0)), np.zeros(1), 1.0, len(numbers))
 
 
 _Layer = _Products | _Windows | _Rows
@@ -153,15 +205,22 @@ def _drawn(count: int, most: int, generator: np.random.Generator) -> tuple[NDArr
     return np.sort(generator.choice(count, most, replace=False)), count / most
 
 
-def _squared(rows: Array, weight: float) -> Floats:
-    """Of [groups, rows, n] the sum of products, each counted `weight` times."""
-    if rows.shape[2] > MOST_INPUTS:
-        found: Floats = np.square(rows).sum(axis=1)
-    else:
-        with np.errstate(over="ignore", invalid="ignore"):
-            found = np.matmul(rows.transpose(0, 2, 1), rows)
-    found *= np.float32(weight)
-    return found
+def _squared(rows: Floats, weight: float, origin: Floats | None) -> _Sums:
+    """Of [groups, rows, n], each counted `weight` times."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean: Floats = rows.mean(axis=1) if origin is None else origin
+        centred = rows - mean[:, None]
+        squared = np.square(centred)
+        if rows.shape[2] > MOST_INPUTS:
+            found: Floats = np.square(rows).sum(axis=1)
+        else:
+            found = np.matmul(centred.transpose(0, 2, 1), centred)
+        found *= np.float32(weight)
+        sums = weight * centred.sum(axis=1, dtype=np.float64)
+        lengths = np.square(squared.sum(axis=2, dtype=np.float64)).sum(axis=1)
+        own = np.square(squared, out=squared).sum(axis=(1, 2), dtype=np.float64)
+    count = rows.shape[1]
+    return _Sums(found, mean, sums, weight**2 * (lengths - own), weight * count, count)
 
 
 class InputMoments:
@@ -219,21 +278,24 @@ def input_moments(
     for together in _together(live, signature, batches[:1], layers):
         progress(done, len(layers))
         done += len(together)
-        sums: dict[_Layer, Floats] = {}
+        sums: dict[_Layer, _Sums] = {}
         counted = any(isinstance(layer, _Rows) for layer in together)
         for number, batch in enumerate(batches if counted else looked_at):
             asked = [layer for layer in together if number < len(looked_at) or isinstance(layer, _Rows)]
             for layer, values in _fetched(live, signature, batch, asked).items():
                 if layer.takes(values):
                     generator = np.random.default_rng([seed, number])
-                    moments = layer.moments(values, -(-_ROWS // len(looked_at)), generator)
-                    if layer in sums:
-                        sums[layer] += moments
+                    before = sums.get(layer)
+                    origin = before.origin if before is not None else None
+                    some = layer.sums(values, -(-_ROWS // len(looked_at)), generator, origin)
+                    if before is not None:
+                        before += some
                     else:
-                        sums[layer] = moments
+                        sums[layer] = some
         for layer, total in sums.items():
-            if total.any() and np.isfinite(total).all():
-                found.keep(layer, total)
+            moments = total.moments()
+            if moments.any() and np.isfinite(moments).all():
+                found.keep(layer, moments)
     return found
 
 
@@ -254,7 +316,7 @@ def _together(
         if not found or found[0] is None or not layer.takes(found[0]):
             continue
         taken = sum(value.nbytes for value in found[0])
-        taken += layer.moments(found[0], 1, np.random.default_rng(0)).nbytes
+        taken += layer.sums(found[0], 1, np.random.default_rng(0), None).matrices.nbytes
         if together and size + taken > _AT_ONCE:
             yield together
             together, size = [], 0
