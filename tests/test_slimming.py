@@ -82,7 +82,7 @@ def test_harmful_weights_are_left_and_it_is_said(tmp_path, unmeasured):
     report = api.slim(BASIC_PITCH, tmp_path / "slim", report=tmp_path / "report")
     harmed = [weight for weight in report.context.weights if "would move the answers" in weight.reason]
     left = [weight for weight in harmed if weight.encoding in ("float32", "sparse", "bytes4")]
-    finer = [weight for weight in harmed if weight.encoding in ("int12", "float16")]
+    finer = [weight for weight in harmed if weight.encoding in ("int12/tensor", "float16")]
     assert left
     assert finer
     assert len(left) + len(finer) == len(harmed)

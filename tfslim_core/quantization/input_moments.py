@@ -205,7 +205,7 @@ def _drawn(count: int, most: int, generator: np.random.Generator) -> tuple[NDArr
     return np.sort(generator.choice(count, most, replace=False)), count / most
 
 
-def _squared(rows: Floats, weight: float, origin: Floats | None) -> _Sums:
+def _squared(rows: NDArray[Any], weight: float, origin: Floats | None) -> _Sums:
     """Of [groups, rows, n], each counted `weight` times."""
     with np.errstate(over="ignore", invalid="ignore"):
         mean: Floats = rows.mean(axis=1) if origin is None else origin
