@@ -136,7 +136,6 @@ USAGE = {
     "pruning's flags without it": (["slim", "model", "out", "--keep", "3"], "are for --prune-vocabulary"),
     "budget without data": (["quantize", "bundle", "out", "--budget", "rel_l2_error<=0.1"], "give --data NAME=PATH"),
     "slim's budget without data": (["slim", "model", "out", "--budget", "rel_l2_error<=0.1"], "give --data NAME=PATH"),
-    "data without a budget": (["quantize", "bundle", "out", "--data", "a=x.npz"], "give --budget EXPR"),
     "a budget and an encoding": (
         ["slim", "model", "out", "--budget", "rel_l2_error<=0.1", "--data", "a=x.npz", "--encoding", "int8"],
         "leave out --encoding",
