@@ -102,7 +102,7 @@ def test_what_was_found_can_be_asked_for_again(bundle, data, tmp_path):
 def test_a_large_step_is_taken_in_parts(bundle, data, tmp_path, monkeypatch):
     def found(name):
         report = api.quantize(
-            bundle, tmp_path / name, budget=["rel_l2_error<=0.02"], data={"d": str(data / "seen.npz")}
+            bundle, tmp_path / name, budget=["rel_l2_error<=0.03"], data={"d": str(data / "seen.npz")}
         )
         used = float(report.notes[0].rpartition("; ")[2].partition(" %")[0])
         return sum(weight.bytes_after for weight in report.weights), {w.encoding for w in report.weights}, used
