@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -211,6 +212,26 @@ def test_no_time_leaves_the_weights_as_they_are(bundle, data):
     found = search_within(read_bundle(bundle), Choice(), budget, None, silent)
     assert set(found.choice.plan.values()) == {""}
     assert any("stopped after 0 minutes" in note for note in found.notes)
+
+
+def test_weights_that_there_is_no_time_for_are_tried_in_8_bits(bundle, data, monkeypatch):
+    """Half of the time has gone when the first weight has been measured."""
+    now = [0.0]
+    measured = []
+    ladder = searching._ladder
+
+    def slow(nbytes, name, *more):
+        measured.append(name)
+        now[0] += 0.6 * 60 * searching.MINUTES
+        return ladder(nbytes, name, *more)
+
+    monkeypatch.setattr(searching, "_ladder", slow)
+    monkeypatch.setattr(searching, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    budget = Budget(("rel_l2_error<=0.1",), {"d": str(data / "seen.npz")})
+    plan = search_within(read_bundle(bundle), Choice(), budget, None, silent).choice.plan
+    assert len(measured) == 1
+    assert len(plan) > 3
+    assert {plan[name] for name in plan if name not in measured} == {"int8"}
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,8 @@ def search_encodings(
         for number, name in enumerate(names):
             progress("measure each weight alone", number, len(names))
             if time.monotonic() - start > 30 * wanted.minutes:
-                break  # the largest come first; the rest stay as they are
+                ladders |= {left: _unmeasured(left, encoder, ladders) for left in names[number:]}
+                break
             if not memo.get(f"{name}: by its inputs", lambda: time.monotonic() - start <= 15 * wanted.minutes):
                 moments.forget(name)  # rounding by them takes longer, and would leave no time for the rest
             ladders[name] = _ladder(graph.weights[name].nbytes, name, encoder, trials, memo)
@@ -173,6 +174,17 @@ def _ladder(nbytes: int, name: str, encoder: Encoder, trials: Trials, memo: Memo
     per_error = harm / squared if squared else math.inf
     rungs = [Rung(one, size, per_error * error if error else 0.0) for one, (size, error) in costs.items()]
     return ladder([as_it_is, *(rung for rung in rungs if math.isfinite(rung.harm))])
+
+
+def _unmeasured(name: str, encoder: Encoder, measured: Mapping[str, Sequence[Rung]]) -> list[Rung]:
+    """Two rungs of a weight that there was no time for: it may do as much harm as any other, and is taken last."""
+    plain, weight = encoder.weight(name, ""), encoder.weight(name, UNSEEN)
+    assert plain is not None
+    as_it_is = Rung("", plain.nbytes, 0.0)
+    harms = [rung.harm for rungs in measured.values() for rung in rungs if rung.encoding == UNSEEN]
+    if weight is None or footprint(weight) >= plain.nbytes:
+        return [as_it_is]
+    return [as_it_is, Rung(UNSEEN, footprint(weight), max(harms, default=1.0))]
 
 
 def _finer(found: Found, ladders: Mapping[str, Sequence[Rung]], encoder: Encoder, memo: Memo) -> dict[str, list[Rung]]:
