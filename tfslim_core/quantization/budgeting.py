@@ -16,7 +16,7 @@ from tfslim_core.quantization.live_model import LiveModel
 from tfslim_core.quantization.search import EXAMPLES, MINUTES, Progress, Search, search_encodings
 from tfslim_core.quantization.trials import refuse_unsearchable
 from tfslim_core.saved_model.served_signatures import signatures_in
-from tfslim_core.validation.sample import split_sample
+from tfslim_core.validation.sample import SplitSample, split_sample
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,7 @@ def search_within(
         DataError: a dataset cannot be read, does not fit, or cannot judge the budget.
     """
     gates = budget.gates()
-    progress("draw a sample", 0, 0)
-    sample = split_sample(
-        signatures_in(bundle.meta_graph()),
-        budget.data,
-        budget.signature,
-        budget.label,
-        examples=budget.examples,
-        seed=budget.seed,
-    )
+    sample = _sample(bundle, budget, progress)
     gate.check_names(gates, list(sample.signature.outputs), labelled=budget.label is not None)
     wanted = Search(gates, budget.main_output, budget.minutes, state, reference)
     searched = search_encodings(bundle, choice, sample, wanted, progress)
@@ -110,9 +102,7 @@ def look_at_inputs(bundle: Bundle, choice: Choice, data: Budget, progress: Progr
     Raises:
         DataError: a dataset cannot be read, or does not fit.
     """
-    progress("draw a sample", 0, 0)
-    signatures = signatures_in(bundle.meta_graph())
-    sample = split_sample(signatures, data.data, data.signature, data.label, examples=data.examples, seed=data.seed)
+    sample = _sample(bundle, data, progress)
     names = candidates(bundle.graph, choice)
     with LiveModel(bundle, names) as live:
         return input_moments(
@@ -123,6 +113,13 @@ def look_at_inputs(bundle: Bundle, choice: Choice, data: Budget, progress: Progr
             [batch.feeds for batch in (*sample.search, *sample.held_out)],
             progress=lambda done, total: progress("look at what layers are fed", done, total),
         )
+
+
+def _sample(bundle: Bundle, data: Budget, progress: Progress) -> SplitSample:
+    """What is drawn from the data."""
+    progress("draw a sample", 0, 0)
+    signatures = signatures_in(bundle.meta_graph())
+    return split_sample(signatures, data.data, data.signature, data.label, examples=data.examples, seed=data.seed)
 
 
 def _words(found: Found, seen: int, unseen: int, budget: Budget) -> list[str]:
