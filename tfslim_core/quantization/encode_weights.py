@@ -96,7 +96,8 @@ def encode_weights(
         if progress is not None and not reason:
             progress(name)
         stored: Weight | None = None
-        inputs = moments(name) if moments is not None and not reason else None
+        heeded = moments is not None and not reason and encodings.heeds_moments(encoding)
+        inputs = moments(name) if moments is not None and heeded else None
         if not reason:
             try:
                 sharing = encodings.Sharing(use.axes)
