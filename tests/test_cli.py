@@ -19,6 +19,7 @@ import pytest
 from tests.saved_models import normal
 from tests.validation import tiny_models
 from tfslim_core import api, cli
+from tfslim_core.errors import UsageError
 from tfslim_core.saved_model.server_loader import ServedModel
 from tfslim_core.verdict import Verdict
 
@@ -541,7 +542,7 @@ def test_validate_hands_over_every_option(here, tfslim, monkeypatch):
 
     def validate(original, optimized, **options):
         given.update(options)
-        raise cli.UsageError("enough")
+        raise UsageError("enough")
 
     monkeypatch.setattr(api, "validate", validate)
     arguments = "--data a=x --data b=y --gate p>=1 --gate q>=2 --signature s --main-output m --label l --batch-size 7"
@@ -569,7 +570,7 @@ def test_flags_win_over_the_file(here, tfslim, monkeypatch):
 
     def slim(model, out, **options):
         given.update(options)
-        raise cli.UsageError("enough")
+        raise UsageError("enough")
 
     monkeypatch.setattr(api, "slim", slim)
     (here / "slim.yaml").write_text(
