@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tests.saved_models import BASIC_PITCH, GUESSLANG, normal, save_v1, save_v2
 from tfslim_core import api, storage
-from tfslim_core.errors import ModelError
+from tfslim_core.errors import ModelError, OutputExistsError
 
 tf1 = tf.compat.v1
 
@@ -101,6 +101,71 @@ def test_nothing_is_run_and_nothing_is_written(model, monkeypatch, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     api.inspect(model)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_the_bytes_are_for(model):
+    found = api.inspect(model)
+    assert sum(found.parts.values()) == found.bytes
+    # The index of the checkpoint, and its padding, go with what it is there for.
+    assert found.parts["served weights"] == pytest.approx(4 * 3072, abs=600)
+    assert found.parts["variables that nothing serves"] == 4 * 3072
+    served, slot = found.tensors
+    assert (served.name, served.role, served.readers) == ("w", "served", {"MatMul": 1})
+    assert (served.bytes, served.memory, served.int8_bytes) == (4 * 3072, 4 * 3072, 3072)
+    assert (slot.name, slot.bytes, slot.int8_bytes, slot.readers) == ("slot", 4 * 3072, 0, {})
+    assert slot.memory == 4 * 3072  # the loader restores it all the same
+    assert found.memory_bytes == 2 * 4 * 3072
+    assert (found.dead.tensors, found.dead.bytes) == (1, 4 * 3072)
+
+
+def test_real_optimizer_state_is_told_from_what_is_served():
+    found = api.inspect(BASIC_PITCH)
+    roles = {role: [t for t in found.tensors if t.role == role] for role in ("served", "optimizer", "unread")}
+    assert sum(found.parts.values()) == found.bytes
+    assert len(roles["optimizer"]) == 49
+    assert all("OPTIMIZER_SLOT" in t.name or t.name.startswith(("optimizer/", "keras_api")) for t in roles["optimizer"])
+    assert not roles["unread"]
+    assert {"Conv2D": 1} in [t.readers for t in roles["served"]]
+    assert found.dead.functions > 50
+
+
+def test_what_is_estimated_is_about_what_slim_makes(tmp_path):
+    found = api.inspect(GUESSLANG)
+    api.quantize(api.freeze(GUESSLANG, tmp_path / "frozen").path, tmp_path / "int8")
+    slim = api.reexport(tmp_path / "int8", tmp_path / "slim").path
+    assert found.slim_bytes == pytest.approx(storage.size(slim), rel=0.1)
+    again = api.inspect(slim)
+    rows = next(t for t in again.tensors if "embedding_weights" in t.name)
+    assert (rows.encoding.split()[0], rows.dtype, rows.memory) == ("int8", "float32", 1_400_000)
+    assert rows.bytes < 400_000
+    assert sum(again.parts.values()) == again.bytes
+
+
+def test_the_page_shows_every_tensor_and_runs_no_script_of_a_name(model, tmp_path):
+    page = tmp_path / "page.html"
+    found = api.inspect(model, html=page)
+    text = page.read_text()
+    for tensor in found.tensors:
+        assert f"<code>{tensor.name}</code>" in text
+    tensors = ("served weights", "constants that are served", "optimizer state", "variables that nothing serves")
+    assert text.count('class="box') == len(found.tensors) + len(found.parts.keys() - set(tensors))
+    assert "script-src 'sha256-" in text
+    with pytest.raises(OutputExistsError):
+        api.inspect(model, html=page)
+    api.inspect(model, html=page, overwrite=True)
+    assert page.read_text() == text
+
+
+def test_a_name_that_is_markup_is_text(tmp_path):
+    def build():
+        x = tf1.placeholder(tf.float32, [None, 64], name="x")
+        w = tf1.get_variable("w", initializer=normal(64, 48), use_resource=True)
+        return {"<script>alert(1)</script>": ({"x": x}, {"y": tf.matmul(x, w)})}
+
+    page = tmp_path / "page.html"
+    api.inspect(save_v1(tmp_path / "model", build), html=page)
+    assert "<script>alert" not in page.read_text()
+    assert "&lt;script&gt;alert" in page.read_text()
 
 
 def test_what_is_no_model(model, tmp_path):

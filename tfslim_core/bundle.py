@@ -140,8 +140,9 @@ class Manifest(_Part):
     """manifest.json.
 
     signatures: SignatureDefs in protobuf's JSON form. encoded: what is stored as other arrays, by its key in the file.
-    kept_variables: those that stay variables -> why. dropped: what a slim model lacks on purpose. notes: what else a
-    user should know.
+    kept_variables: those that stay variables -> why. origins: of each variable that the original restores, served or
+    not, the keys of the checkpoint's tensors that it is read from. dropped: what a slim model lacks on purpose. notes:
+    what else a user should know.
     """
 
     schema_version: Literal[2] = _SCHEMA
@@ -151,6 +152,7 @@ class Manifest(_Part):
     assets: list[AssetEntry] = Field(default_factory=list)
     encoded: dict[str, Stored] = Field(default_factory=dict)
     kept_variables: dict[str, str] = Field(default_factory=dict)
+    origins: dict[str, list[str]] = Field(default_factory=dict)
     dropped: list[str] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     source: Source

@@ -57,7 +57,7 @@ class Weight:
     """A constant of known dtype and shape whose value is computed or read by `read`.
 
     encoded: set when the weight is stored encoded; `read` then gives the decoded value. lengths: of strings (dtype
-    object), how many bytes each has.
+    object), how many bytes each has. origins: the keys of the checkpoint's tensors that the value is read from.
     """
 
     dtype: np.dtype[np.generic]
@@ -65,6 +65,7 @@ class Weight:
     read: Callable[[], Array] = field(repr=False, compare=False)
     encoded: Encoded | None = None
     lengths: tuple[int, ...] = ()
+    origins: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def nbytes(self) -> int:

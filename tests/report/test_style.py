@@ -44,4 +44,4 @@ def test_contrast(scheme):
 
 def test_both_schemes_name_the_same_colours():
     assert LIGHT.keys() == DARK.keys()
-    assert set(re.findall(r"var\(--([a-z0-9-]+)\)", CSS)) <= LIGHT.keys() | {"shade", "tint", "tone"}
+    assert set(re.findall(r"var\(--([a-z0-9-]+)\)", CSS)) <= LIGHT.keys() | {"kept", "shade", "tint", "tone"}

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from tfslim_core.report import examples, formats, headline, words
 from tfslim_core.report.context import ReportContext, Stage, Weight
 from tfslim_core.report.leftovers import left_alone
 from tfslim_core.report.plots import histogram, latency, pair, stacked
 from tfslim_core.report.shares import shares
-from tfslim_core.report.svg import bar, plot, visible
+from tfslim_core.report.svg import bar, plot
+from tfslim_core.report.templating import environment, page_parts
 from tfslim_core.verdict import DatasetResult, OutputMetrics, Verdict
 
 FILE_NAME = "report.html"
@@ -38,38 +34,11 @@ def write_report(directory: Path, verdict: Verdict, context: ReportContext | Non
 
 def report_html(verdict: Verdict, context: ReportContext) -> str:
     """The page as text."""
-    return _environment().get_template("report.html.j2").render(_view(verdict, context))
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("tfslim_core.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: visible(value) if isinstance(value, str) else value,
-    )
-    environment.filters.update(
-        against=formats.against,
-        breakable=_breakable,
-        count=formats.count,
-        magnitude=formats.magnitude,
-        milliseconds=formats.milliseconds,
-        number=formats.number,
-        ratio=formats.ratio,
-        seconds=formats.seconds,
-        share=formats.share,
-        size=formats.size,
-    )
-    environment.globals.update(change=headline.change, result=words.result)
-    return environment
+    return environment().get_template("report.html.j2").render(_view(verdict, context))
 
 
 def _view(verdict: Verdict, context: ReportContext) -> dict[str, Any]:
     parts = shares(context.bytes_before, context.bytes_after)
-    script = _source("sort.js")
     return {
         "answers": headline.answers(verdict),
         "bars": stacked.stacked(parts),
@@ -82,22 +51,13 @@ def _view(verdict: Verdict, context: ReportContext) -> dict[str, Any]:
         "outcome": words.NAMES[verdict.verdict],
         "parts": parts,
         "rows": [(row, pair.pair(row)) for row in headline.rows(verdict, context)],
-        "script": Markup(script),
-        # The one script that may run is this one, whatever a name in the page may try.
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **page_parts(),
         "sentence": words.sentence(verdict),
         "stages": _stages(verdict, context),
-        "style": Markup(_source("report.css")),
         "title": context.title or "A slimmed model",
         "verdict": verdict,
         "weights": _by_size(context.weights),
     }
-
-
-def _source(name: str) -> str:
-    environment = _environment()
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
 
 
 def _dataset(name: str, found: DatasetResult, context: ReportContext) -> dict[str, Any]:
@@ -143,11 +103,6 @@ def _stage_bar(stage: Stage, longest: int) -> Markup:
     css = "original" if stage.name.lower() == "original" else "optimized"
     shape = bar(0, 100 * stage.bytes_after / longest, 0, 12, css)
     return plot(f"{stage.name}: {formats.size(stage.bytes_after)}", 12, [shape], "stage")
-
-
-def _breakable(name: str) -> Markup:
-    """A node's name or a check that a narrow column breaks between its parts and not within a word."""
-    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[/:])|(?=[<>=]=)", visible(name)))
 
 
 def _by_size(weights: Sequence[Weight]) -> list[Weight]:

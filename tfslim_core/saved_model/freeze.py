@@ -75,6 +75,7 @@ def freeze_saved_model(model: SavedModel, *, digest: str | None = None) -> Bundl
         init_op=init_op,
         assets=[AssetEntry(tensor=asset.tensor, filename=asset.filename) for asset in model.assets],
         kept_variables=kept,
+        origins={name: list(weight.origins) for name, weight in values.items()},
         dropped=_dropped(model, graph),
         notes=_notes(graph, mended),
         source=_source(model, graph, values, digest),

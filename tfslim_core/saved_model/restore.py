@@ -145,7 +145,7 @@ def _from_checkpoint(reader: Any, key: str, slice_spec: str, model: SavedModel) 
             raise ModelError(f"{model.path}: the variables files are damaged at {key!r}: {one_line(error)}") from None
         return np.asarray(tensor)
 
-    return Weight(dtype, shape, read)
+    return Weight(dtype, shape, read, origins=(key,))
 
 
 def _shape(spec: str, full: tuple[int, ...]) -> tuple[int, ...]:
@@ -174,7 +174,10 @@ def _value(graph: Graph, source: Input, values: Mapping[Input, Weight], filename
     if direct in values:
         return values[direct]
     dtype, shape = _announced(graph, source)
-    return Weight(dtype, shape, partial(_computed, graph, source, filename, prefix))
+    inside = needed(graph, [source.node])
+    read = (other for name in inside for other in data_inputs(graph.nodes[name]) if other in values)
+    origins = sorted({key for tensor in read for key in values[tensor].origins})
+    return Weight(dtype, shape, partial(_computed, graph, source, filename, prefix), origins=tuple(origins))
 
 
 def _announced(graph: Graph, source: Input) -> tuple[np.dtype[np.generic], tuple[int, ...]]:
