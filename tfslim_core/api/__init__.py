@@ -7,6 +7,7 @@ can be expected to go wrong, and then leaves nothing behind; see `errors`.
 from __future__ import annotations
 
 from tfslim_core.api.arguments import Location
+from tfslim_core.api.checkpoints import CheckpointReport, checkpoint
 from tfslim_core.api.graphs import transform_graph, transform_graph_file
 from tfslim_core.api.inspecting import inspect
 from tfslim_core.api.publishing import publish, rollback
@@ -16,10 +17,12 @@ from tfslim_core.api.stages import freeze, prune_vocabulary, quantize, reexport,
 from tfslim_core.api.validating import validate
 
 __all__ = [
+    "CheckpointReport",
     "Location",
     "SlimReport",
     "StageReport",
     "ValidationReport",
+    "checkpoint",
     "freeze",
     "inspect",
     "prune_vocabulary",
