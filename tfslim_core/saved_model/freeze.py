@@ -26,6 +26,7 @@ from tfslim_core.graph import (
     renamed,
 )
 from tfslim_core.idle_controls import without_idle_controls
+from tfslim_core.origins import frozen_origins, read_origins, trainable_names
 from tfslim_core.saved_model.freeze_variables import freeze_variables
 from tfslim_core.saved_model.inline_functions import Inlined, inline_functions
 from tfslim_core.saved_model.read import SavedModel, open_checkpoint
@@ -60,6 +61,7 @@ def freeze_saved_model(model: SavedModel) -> Bundle:
     graph, init_op = _without_restore(graph, init, state)
     mended = found_by_name(model, graph, state.variables)
     values = {**state.variables, **mended}
+    handles = [node for node in graph.nodes.values() if node.op == "VarHandleOp" or node.op in ops.REF_VARIABLES]
     frozen = freeze_variables(graph, values)
     execution_order(frozen.graph)  # a graph with a cycle is refused
     graph = frozen.graph.replace(without_idle_controls(frozen.graph))
@@ -74,6 +76,13 @@ def freeze_saved_model(model: SavedModel) -> Bundle:
         init_op=init_op,
         assets=[AssetEntry(tensor=asset.tensor, filename=asset.filename) for asset in model.assets],
         kept_variables=kept,
+        variables=frozen_origins(
+            (node for node in handles if node.name in graph.nodes),
+            graph,
+            state.keys,
+            trainable_names(model.meta_graph),
+            read_origins(model.path),
+        ),
         dropped=_dropped(model, graph),
         notes=_notes(graph, mended),
         source=_source(model, graph, values),

@@ -29,6 +29,7 @@ from tfslim_core.encodings.scheme import Form, Nodes
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph, Input, NameMaker, NodeDef, constant, control_inputs, make_node
 from tfslim_core.loop_frames import brought_in, loops_around
+from tfslim_core.origins import write_origins
 from tfslim_core.quantization.placements import choose, place, use_of
 from tfslim_core.saved_model.compact import compact
 from tfslim_core.saved_model.freed_memory import give_back_freed_memory
@@ -83,6 +84,7 @@ def write_saved_model(bundle: Bundle, directory: Path) -> None:
     _describe(meta_graph, bundle)
     proto = saved_model_pb2.SavedModel(saved_model_schema_version=1, meta_graphs=[meta_graph])
     copy_files(bundle.files, directory, [asset.filename for asset in bundle.manifest.assets])
+    write_origins(directory, bundle.manifest)
     (directory / "saved_model.pb").write_bytes(proto.SerializeToString(deterministic=True))
 
 
