@@ -7,7 +7,7 @@ can be expected to go wrong, and then leaves nothing behind; see `errors`.
 from __future__ import annotations
 
 from tfslim_core.api.arguments import Location
-from tfslim_core.api.checkpoints import CheckpointReport, checkpoint
+from tfslim_core.api.checkpoints import CheckpointReport, ThawReport, checkpoint, thaw
 from tfslim_core.api.graphs import transform_graph, transform_graph_file
 from tfslim_core.api.inspecting import inspect
 from tfslim_core.api.publishing import publish, rollback
@@ -21,6 +21,7 @@ __all__ = [
     "Location",
     "SlimReport",
     "StageReport",
+    "ThawReport",
     "ValidationReport",
     "checkpoint",
     "freeze",
@@ -31,6 +32,7 @@ __all__ = [
     "reexport",
     "rollback",
     "slim",
+    "thaw",
     "transform",
     "transform_graph",
     "transform_graph_file",

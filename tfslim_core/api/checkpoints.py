@@ -15,6 +15,7 @@ from tfslim_core.errors import UsageError
 
 if TYPE_CHECKING:
     from tfslim_core.checkpoints.smaller import Slimmed
+    from tfslim_core.checkpoints.thaw import Thawed
     from tfslim_core.stages import Progress
 
 
@@ -56,6 +57,44 @@ class CheckpointReport:
         }
 
 
+@dataclass(frozen=True)
+class ThawReport:
+    """What `thaw` made. path: the directory. bytes: of it."""
+
+    path: Path
+    bytes: int
+    seconds: float
+    done: Thawed
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON data."""
+        done = self.done
+        return {
+            "stage": "thaw",
+            "path": str(self.path),
+            "prefix": str(done.prefix),
+            "bytes": self.bytes,
+            "seconds": round(self.seconds, 3),
+            "errors": dict(done.errors),
+            "variables": [
+                {
+                    "name": variable.name,
+                    "key": variable.key,
+                    "origin": variable.origin,
+                    "dtype": variable.weight.dtype.name,
+                    "shape": list(variable.weight.shape),
+                    "trainable": variable.trainable,
+                    "state": variable.state,
+                }
+                for variable in done.variables
+            ],
+            "gone": dict(done.gone),
+            "replaced": list(done.replaced),
+            "left": list(done.left),
+            "notes": list(done.notes),
+        }
+
+
 def checkpoint(
     path: Location,
     out: Location,
@@ -91,6 +130,55 @@ def checkpoint(
         done = slim_checkpoint(prefix, aside, Wanted(keep, averages, tuple(include), tuple(exclude)))
     made = target / Path(prefix).name
     return CheckpointReport(target, made, done.bytes_after, time.monotonic() - start, done)
+
+
+def thaw(
+    model: Location,
+    out: Location,
+    *,
+    tags: Sequence[str] = ("serve",),
+    variables: Literal["auto", "recorded", "layers"] = "auto",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    like: Location | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> ThawReport:
+    """Write a bundle, or a SavedModel, slimmed or not, as a checkpoint with variables, for training to go on from.
+
+    out: a directory, which gets model.ckpt by the variables' own names and a MetaGraph beside it; or with `like`, a
+    checkpoint or SavedModel, a checkpoint of that structure with the model's values in it. variables: those that the
+    model had, those that layers read, or the latter where nothing tells the former. include, exclude: shell patterns of
+    more of them, or fewer.
+
+    Raises:
+        ModelError: it is no model, nothing becomes a variable, or the result does not answer as the model does.
+        UsageError: a pattern that fits nothing.
+        OutputExistsError: the output exists and `overwrite` is false.
+    """
+    from tfslim_core import stages
+    from tfslim_core.bundle import is_bundle, read_bundle
+    from tfslim_core.checkpoints import thaw as thawing
+    from tfslim_core.checkpoints.tensor_bundle import prefix_of
+    from tfslim_core.saved_model.freeze import freeze_saved_model
+    from tfslim_core.saved_model.read import read_saved_model
+
+    start = time.monotonic()
+    target = local(out)
+    storage.check_free(target, overwrite=overwrite)
+    source = local(model)
+    pattern = prefix_of(local(like)) if like is not None else None
+    for place in (source, *([Path(pattern)] if pattern else [])):
+        _refuse_inside(place, target)
+    bundle = read_bundle(source) if is_bundle(source) else freeze_saved_model(read_saved_model(source, tags, None))
+    chosen = (variables, tuple(include), tuple(exclude))
+    progress("write", 0, 0)
+    with storage.whole_directory(target, overwrite=overwrite) as aside:
+        if pattern is not None:
+            done = thawing.thaw_like(bundle, aside, target, *chosen, pattern)
+        else:
+            done = thawing.thaw(bundle, aside, target, *chosen, lambda: stages.sample_of(bundle, progress))
+    return ThawReport(target, storage.size(target), time.monotonic() - start, done)
 
 
 def _refuse_inside(source: Path, target: Path) -> None:

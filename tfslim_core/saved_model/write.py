@@ -88,8 +88,17 @@ def write_saved_model(bundle: Bundle, directory: Path) -> None:
     (directory / "saved_model.pb").write_bytes(proto.SerializeToString(deterministic=True))
 
 
-def write_checkpoint(prefix: Path, tensors: Mapping[str, Weight]) -> None:
+def write_checkpoint(
+    prefix: Path,
+    tensors: Mapping[str, Weight],
+    *,
+    keys: Mapping[str, str] | None = None,
+    slices: Mapping[str, str] | None = None,
+) -> None:
     """Write a checkpoint, SHARD_BYTES of it in memory at a time; a tensor is never split.
+
+    keys: what tensors are called there, where that is something else. slices: which part of the tensor of that name one
+    is, as SaveV2 takes it.
 
     Raises:
         ModelError: the disk is full or cannot be written to.
@@ -103,8 +112,8 @@ def write_checkpoint(prefix: Path, tensors: Mapping[str, Weight]) -> None:
                 values = [_tensor(weight.read()) for _, weight in group]
                 tf.raw_ops.SaveV2(
                     prefix=shards[-1],
-                    tensor_names=[key for key, _ in group],
-                    shape_and_slices=[""] * len(group),
+                    tensor_names=[(keys or {}).get(key, key) for key, _ in group],
+                    shape_and_slices=[(slices or {}).get(key, "") for key, _ in group],
                     tensors=values,
                 )
                 del values
