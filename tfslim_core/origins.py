@@ -7,7 +7,9 @@ for nothing: what a variable was is by then a variable again, or a constant in t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,26 +28,58 @@ FILE = "tfslim_variables.json"
 _TRAINABLE = "trainable_variables"  # TensorFlow 1's collection
 
 
-def touched(before: Graph, after: Graph) -> list[str]:
-    """The constants of `before` that `after` lacks, or has with another value."""
-    found = []
+@dataclass(frozen=True)
+class Fate:
+    """What a step did to constants.
+
+    changed: those that went, or have another value. moved: those that others stand for, by the name of the other one.
+    """
+
+    changed: tuple[str, ...] = ()
+    moved: Mapping[str, str] = field(default_factory=dict)
+
+
+def fate(before: Graph, after: Graph) -> Fate:
+    """What became of the constants of `before`."""
+    changed: list[str] = []
+    moved: dict[str, str] = {}
     for node in before.of_ops(("Const",)):
         name, other = node.name, after.nodes.get(node.name)
         if name in before.weights:
             same = after.weights.get(name) is before.weights[name]
         else:
             same = other is node or (other is not None and other.attr["value"] == node.attr["value"])
-        if not same:
-            found.append(name)
-    return found
+        if same:
+            continue
+        # What only handed it on is a constant of its value where constants were folded.
+        copies = [] if other is not None else [n for n in _handed_on(before, name) if _is_constant(after, n)]
+        moved |= dict.fromkeys(copies, name)
+        if not copies:
+            changed.append(name)
+    return Fate(tuple(changed), moved)
 
 
-def with_change(origins: Mapping[str, VariableEntry], names: Iterable[str], step: str) -> dict[str, VariableEntry]:
-    """The record after a step that touched these constants."""
+def _handed_on(graph: Graph, name: str) -> list[str]:
+    found = [name]
+    for source in found:
+        found += [reader.node for reader in graph.readers_of(source) if graph.nodes[reader.node].op == "Identity"]
+    return found[1:]
+
+
+def _is_constant(graph: Graph, name: str) -> bool:
+    return name in graph.nodes and graph.nodes[name].op == "Const"
+
+
+def with_fate(origins: Mapping[str, VariableEntry], fate: Fate, step: str) -> dict[str, VariableEntry]:
+    """The record after a step of that name."""
     made = dict(origins)
-    for name in names:
+    for name in fate.changed:
         if name in made and made[name].changed[-1:] != [step]:
             made[name] = made[name].model_copy(update={"changed": [*made[name].changed, step]})
+    for new, old in fate.moved.items():
+        if old in origins:
+            made.pop(old, None)
+            made[new] = origins[old].model_copy(update={"name": origins[old].name or old})
     return made
 
 
@@ -80,12 +114,14 @@ def frozen_origins(
     graph: Graph,
     keys: Mapping[str, tuple[str, str]],
     trainable: Mapping[str, bool],
+    full_names: Mapping[str, str],
     earlier: Mapping[str, VariableEntry],
 ) -> dict[str, VariableEntry]:
     """The record of a model that was just frozen, by the constants' names.
 
     handles: the variables' nodes. graph: the frozen one. keys: of the checkpoint, with the part that it is of a
-    partitioned variable, by node. earlier: what a slimmed model's record says, by shared name or constant.
+    partitioned variable, by node. full_names: of variables, by key. earlier: what a slimmed model's record says, by
+    shared name or constant.
     """
     from tfslim_core.bundle import VariableEntry
 
@@ -99,12 +135,16 @@ def frozen_origins(
             if node.name != name:
                 found.pop(name, None)
             continue
+        if earlier:
+            continue
         key, part = keys.get(node.name, (name, ""))
+        full = full_names.get(key, "")
+        if full and re.fullmatch(rf"{re.escape(full)}_\d+", name):
+            name = full  # another of its name was there, and this one got a number
         known = trainable.get(name, trainable.get(node.name))
-        if not earlier:
-            found[node.name] = VariableEntry(
-                name="" if name == node.name else name, key="" if key == name else key, part=part, trainable=known
-            )
+        found[node.name] = VariableEntry(
+            name="" if name == node.name else name, key="" if key == name else key, part=part, trainable=known
+        )
     return found
 
 

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from tfslim_core import registry, storage, transforms
 from tfslim_core.bundle import Bundle, Skip, StepEntry, read_bundle
 from tfslim_core.errors import ModelError, TfslimError
-from tfslim_core.origins import with_change
+from tfslim_core.origins import with_fate
 from tfslim_core.quantization.encode_weights import Choice, encode_weights, with_earlier
 from tfslim_core.quantization.harm import Harm
 from tfslim_core.registry import Call
@@ -70,7 +70,7 @@ def transformed(bundle: Bundle, calls: str | Iterable[str] | None, progress: Pro
     init_op = bundle.manifest.init_op or next(iter(graph.targets), None)
     variables = bundle.manifest.variables
     for step in steps:
-        variables = with_change(variables, step.touched, step.name)
+        variables = with_fate(variables, step.fate, step.name)
     update = {"steps": [*bundle.manifest.steps, *entries], "init_op": init_op, "variables": variables}
     manifest = bundle.manifest.model_copy(update=update)
     return replace(bundle, graph=graph, manifest=manifest)

@@ -46,6 +46,8 @@ _GATHERS = frozenset(
 )
 _NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
 _SUMS = frozenset({"BiasAdd", "Add", "AddV2"})
+_MERGED = "merge_duplicate_nodes"
+_NO_VARIABLE = "was no variable"
 _STATISTICS = ("moving_mean", "moving_variance", "running_mean", "running_var", "moving_var")
 
 
@@ -53,11 +55,11 @@ _STATISTICS = ("moving_mean", "moving_variance", "running_mean", "running_var", 
 class Variable:
     """A constant that becomes a variable.
 
-    const: its node. name: as training code calls it. key: in a checkpoint of names. origin: in the one it came from.
-    part: of a partitioned variable, as RestoreV2 takes it. state: what became of its value, in words.
+    consts: its nodes, all of its value. name: as training code calls it. key: in a checkpoint of names. origin: in the
+    one it came from. part: of a partitioned variable, as RestoreV2 takes it. state: what became of its value, in words.
     """
 
-    const: str
+    consts: tuple[str, ...]
     name: str
     key: str
     origin: str
@@ -106,6 +108,14 @@ def thawable(bundle: Bundle, which: Which, include: Sequence[str], exclude: Sequ
         raise ModelError("no constant becomes a variable: none was one, by the record; see --variables and --include")
     variables = _unique([_variable(bundle, graph, name, entry) for name, entry in wanted.items()])
     gone = {(entry.name or name): _gone(entry) for name, entry in record.items() if name not in graph.nodes}
+    named = {variable.name for variable in variables}
+    gone = {name: why for name, why in gone.items() if name not in named}
+    merged = [name for name, why in gone.items() if why.endswith(_MERGED)]
+    if merged:
+        notes.append(
+            f"{len(merged)} variables had the very values of others and are one with them, the first is {merged[0]!r}; "
+            f"they would be trained as one: freeze and transform without {_MERGED} to keep them apart"
+        )
     return Thawable(graph, variables, gone, notes)
 
 
@@ -120,26 +130,40 @@ def _variable(bundle: Bundle, graph: Graph, const: str, entry: VariableEntry) ->
     if encoding and encoding != weight.dtype.name:
         told.append(f"decoded from {encoding}")
     if const not in bundle.manifest.variables:
-        told.append("was no variable")
+        told.append(_NO_VARIABLE)
     plain = Weight(weight.dtype, weight.shape, weight.read, lengths=weight.lengths)
     trainable = entry.trainable
     if trainable is None:
         trainable = plain.dtype.kind == "f" and not any(word in name for word in _STATISTICS)
         trainable &= not _is_statistic(graph, const)
-    return Variable(const, name, key, entry.key or name, entry.part, plain, trainable, "; ".join(told) or "as it was")
+    return Variable(
+        (const,), name, key, entry.key or name, entry.part, plain, trainable, "; ".join(told) or "as it was"
+    )
 
 
 def _unique(variables: Sequence[Variable]) -> list[Variable]:
-    """The variables with names that are theirs alone: two constants may have been one variable."""
+    """The variables with names that are theirs alone: constants that were one variable are it again, as long as nothing
+    gave one of them another value.
+    """
     found: dict[tuple[str, str], Variable] = {}
     for variable in variables:
         name, key, number = variable.name, variable.key, 0
-        while (key, variable.part) in found:
+        while (twin := found.get((key, variable.part))) is not None:
+            if _is_same(twin, variable):
+                break
             number += 1
-            key = f"{variable.key}_{number}"
-            name = f"{variable.name}_{number}"
-        found[key, variable.part] = replace(variable, name=name, key=key)
+            key, name = f"{variable.key}_{number}", f"{variable.name}_{number}"
+        if twin is not None:
+            found[key, variable.part] = replace(twin, consts=(*twin.consts, *variable.consts))
+        else:
+            found[key, variable.part] = replace(variable, name=name, key=key)
     return list(found.values())
+
+
+def _is_same(one: Variable, other: Variable) -> bool:
+    """Whether two constants still hold the one variable's value."""
+    alike = (one.state, one.weight.shape, one.weight.dtype) == (other.state, other.weight.shape, other.weight.dtype)
+    return alike and one.state != _NO_VARIABLE and bool(np.array_equal(one.weight.read(), other.weight.read()))
 
 
 def _gone(entry: VariableEntry) -> str:

@@ -30,7 +30,7 @@ Definition = tuple[Any, str, bool]  # a VariableDef, its key in the checkpoint, 
 def training_meta_graph(bundle: Bundle, graph: Graph, variables: Sequence[Variable], assets: Path) -> Any:
     """The MetaGraphDef. graph: the bundle's, with plain constants. assets: the folder that its paths lead to."""
     named, places = _with_room(graph, variables)
-    nodes, definitions = _nodes(bundle, named, variables, places)
+    nodes, definitions = _nodes(bundle, named, places)
     fed = {parse_input(asset.tensor).node: assets / asset.filename for asset in bundle.manifest.assets}
     graph_def = tf1.GraphDef()
     graph_def.CopyFrom(named.rest)
@@ -71,11 +71,13 @@ def _saver(definitions: Sequence[Definition]) -> Any:
     return tf1.train.Saver(saved).as_saver_def()
 
 
-def _with_room(graph: Graph, variables: Sequence[Variable]) -> tuple[Graph, dict[str, tuple[str, str]]]:
-    """The graph with the variables' names free where they can be; each constant's name now, and its variable's."""
+def _with_room(graph: Graph, variables: Sequence[Variable]) -> tuple[Graph, dict[str, tuple[Variable, str]]]:
+    """The graph with the variables' names free where they can be; by constant as it is called now, its variable and the
+    name that this one gets.
+    """
     names = graph.fresh_names()
     moved: dict[str, str] = {}
-    places: dict[str, tuple[str, str]] = {}
+    owned: list[tuple[str, Variable, str]] = []
     for variable in variables:
         own = variable.name
         if own in graph.nodes:
@@ -83,37 +85,43 @@ def _with_room(graph: Graph, variables: Sequence[Variable]) -> tuple[Graph, dict
                 own = names(f"{own}/variable")
             else:
                 moved[own] = names(f"{own}/read")
-        places[variable.const] = ("", own)
-    named = with_names(graph, moved)
-    return named, {const: (moved.get(const, const), own) for const, (_, own) in places.items()}
+        owned += [(const, variable, own) for const in variable.consts]
+    return with_names(graph, moved), {moved.get(const, const): (variable, own) for const, variable, own in owned}
 
 
 def _nodes(
-    bundle: Bundle, graph: Graph, variables: Sequence[Variable], places: Mapping[str, tuple[str, str]]
+    bundle: Bundle, graph: Graph, places: Mapping[str, tuple[Variable, str]]
 ) -> tuple[list[NodeDef], list[Definition]]:
     names = _Names(graph, [own for _, own in places.values()])
-    thawed = {places[variable.const][0]: (variable, places[variable.const][1]) for variable in variables}
     made: list[NodeDef] = []
-    definitions: list[Definition] = []
+    definitions: dict[str, Definition] = {}
     for name, node in graph.nodes.items():
-        if name in thawed:
-            variable, own = thawed[name]
+        if name in places:
+            variable, own = places[name]
             dtype = tf.as_dtype(variable.weight.dtype)
-            handle = make_node("VarHandleOp", own, [], dtype=dtype, shared_name=own)
-            handle.attr["shape"].shape.CopyFrom(tf.TensorShape(variable.weight.shape).as_proto())
-            made += [handle, *reading(node, own, dtype, graph, names)]
-            definition = _defined(made, names, own, dtype, variable.weight.shape, variable.trainable)
-            if variable.part:
-                definition.save_slice_info_def.CopyFrom(_slice_info(variable))
-            definitions.append((definition, variable.key, bool(variable.part)))
-        else:
-            made.append(inline_constant(node, graph.weights[name]) if name in graph.weights else node)
-            if name in bundle.variables:
-                weight = bundle.variables[name]
-                ref = node.op != "VarHandleOp"
-                kept = _defined(made, names, name, tf.as_dtype(weight.dtype), weight.shape, trainable=False, ref=ref)
-                definitions.append((kept, name, False))
-    return made, definitions
+            if own not in definitions:
+                definitions[own] = _added(made, names, own, variable)
+            made += reading(node, own, dtype, graph, names)
+            continue
+        made.append(inline_constant(node, graph.weights[name]) if name in graph.weights else node)
+        if name in bundle.variables:
+            weight = bundle.variables[name]
+            ref = node.op != "VarHandleOp"
+            kept = _defined(made, names, name, tf.as_dtype(weight.dtype), weight.shape, trainable=False, ref=ref)
+            definitions[name] = (kept, name, False)
+    return made, list(definitions.values())
+
+
+def _added(made: list[NodeDef], names: NameMaker, own: str, variable: Variable) -> Definition:
+    """The definition of a variable; its nodes are added."""
+    dtype, shape = tf.as_dtype(variable.weight.dtype), variable.weight.shape
+    handle = make_node("VarHandleOp", own, [], dtype=dtype, shared_name=own)
+    handle.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
+    made.append(handle)
+    definition = _defined(made, names, own, dtype, shape, variable.trainable)
+    if variable.part:
+        definition.save_slice_info_def.CopyFrom(_slice_info(variable))
+    return definition, variable.key, bool(variable.part)
 
 
 class _Names(NameMaker):

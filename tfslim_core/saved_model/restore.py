@@ -107,12 +107,9 @@ def found_by_name(model: SavedModel, graph: Graph, known: Iterable[str]) -> dict
     reader = open_checkpoint(model.checkpoint)
     known = set(known)
     lost = [node for node in graph.nodes.values() if node.op == "VarHandleOp" and node.name not in known]
-    if not lost or not reader.has_tensor(_OBJECT_GRAPH):
+    if not lost:
         return {}
-    try:
-        objects = trackable_object_graph_pb2.TrackableObjectGraph.FromString(reader.get_tensor(_OBJECT_GRAPH))
-    except (DecodeError, TypeError, tf.errors.OpError) as error:
-        raise ModelError(f"{model.path}: the checkpoint's object graph is damaged: {one_line(error)}") from None
+    objects = _objects(model)
     keys: dict[str, set[str]] = {}
     for value in (value for node in objects.nodes for value in node.attributes):
         keys.setdefault(value.full_name, set()).add(value.checkpoint_key)
@@ -126,6 +123,30 @@ def found_by_name(model: SavedModel, graph: Graph, known: Iterable[str]) -> dict
         if weight.shape == shape and tf.as_dtype(weight.dtype) == tf.as_dtype(node.attr["dtype"].type):
             found[node.name] = weight
     return found
+
+
+def full_names(model: SavedModel) -> dict[str, str]:
+    """The names of variables by their checkpoint keys, as the checkpoint's object graph tells them; it may be missing.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    objects = _objects(model)
+    return {value.checkpoint_key: value.full_name for node in objects.nodes for value in node.attributes}
+
+
+def _objects(model: SavedModel) -> Any:
+    """The checkpoint's object graph; an empty one where there is none."""
+    nothing = trackable_object_graph_pb2.TrackableObjectGraph()
+    if model.checkpoint is None:
+        return nothing
+    reader = open_checkpoint(model.checkpoint)
+    if not reader.has_tensor(_OBJECT_GRAPH):
+        return nothing
+    try:
+        return trackable_object_graph_pb2.TrackableObjectGraph.FromString(reader.get_tensor(_OBJECT_GRAPH))
+    except (DecodeError, TypeError, tf.errors.OpError) as error:
+        raise ModelError(f"{model.path}: the checkpoint's object graph is damaged: {one_line(error)}") from None
 
 
 def _restored_tensors(graph: Graph, node: NodeDef) -> list[tuple[str, str]]:
