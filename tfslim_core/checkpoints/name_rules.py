@@ -100,11 +100,20 @@ def _keras_slot(name: str, stored: Stored, tensors: Mapping[str, Stored]) -> Use
 
 
 def _variables(base: str, stored: Stored, tensors: Mapping[str, Stored]) -> Iterator[str]:
-    """Variables that a slot may belong to: of its name, or of that without scopes in front."""
-    while base:
-        if _alike(stored, tensors.get(base)):
-            yield base
-        _, _, base = base.partition("/")
+    """Variables that a slot may belong to: of its name, or of that without scopes in front.
+
+    TensorFlow calls those of partitioned variables that were made in a scope after the variable, with what it cut off
+    of another name by mistake: `table/mizeLoss/table/part_0/Adam`.
+    """
+    bases = [base]
+    if stored.entry.slices:
+        parts = base.split("/")
+        bases += ["/".join(parts[:count]) for count in range(len(parts) - 1, 0, -1)]
+    for name in bases:
+        while name:
+            if _alike(stored, tensors.get(name)):
+                yield name
+            _, _, name = name.partition("/")
 
 
 def _alike(one: Stored, other: Stored | None) -> bool:
