@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfslim_core import storage
-from tfslim_core.bundle import Bundle, copy_files
+from tfslim_core.bundle import Bundle
 from tfslim_core.checkpoints.object_graph import KEY, read_object_graph
 from tfslim_core.checkpoints.smaller import write_state
 from tfslim_core.checkpoints.tensor_bundle import Stored, check_copy, open_bundle, write_copy
@@ -61,7 +62,10 @@ def thaw(
     """
     give_back_freed_memory()
     found = thawable(bundle, which, include, exclude)
-    copy_files(bundle.files, aside, [asset.filename for asset in bundle.manifest.assets])
+    for asset in bundle.manifest.assets:
+        file = storage.inside(bundle.files / "assets", asset.filename, bundle.files)
+        (aside / "assets" / asset.filename).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, aside / "assets" / asset.filename)
     meta_graph = training_meta_graph(bundle, found.graph, found.variables, target.absolute() / "assets")
     _write(bundle, found.variables, aside / NAME)
     (aside / f"{NAME}.meta").write_bytes(meta_graph.SerializeToString(deterministic=True))
