@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from tfslim_core.api import (
+        checkpoint,
         diff,
         freeze,
         inspect,
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
         reexport,
         rollback,
         slim,
+        thaw,
         transform,
         transform_graph,
         validate,
     )
 
 __all__ = [
+    "checkpoint",
     "diff",
     "freeze",
     "inspect",
@@ -36,6 +39,7 @@ __all__ = [
     "reexport",
     "rollback",
     "slim",
+    "thaw",
     "transform",
     "transform_graph",
     "validate",

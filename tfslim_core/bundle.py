@@ -136,13 +136,30 @@ class Stored(_Part):
     shape: list[int]
 
 
+class VariableEntry(_Part):
+    """A variable that became a constant, which the record names.
+
+    name: of the variable, where that is another. key: in the checkpoint it came from, where that is not the name. part:
+    of a partitioned variable, as RestoreV2 takes it. trainable: None where the model does not tell. changed: the steps
+    that gave it other values, or did away with it. encoding: how it was stored, and in rows: what a table that stays
+    encoded decodes to; these two are of a SavedModel, a bundle has its weights' own entries.
+    """
+
+    name: str = ""
+    key: str = ""
+    part: str = ""
+    trainable: bool | None = None
+    changed: list[str] = Field(default_factory=list)
+    encoding: str = ""
+    rows: Stored | None = None
+
+
 class Manifest(_Part):
     """manifest.json.
 
     signatures: SignatureDefs in protobuf's JSON form. encoded: what is stored as other arrays, by its key in the file.
-    kept_variables: those that stay variables -> why. origins: of each variable that the original restores, served or
-    not, the keys of the checkpoint's tensors that it is read from. dropped: what a slim model lacks on purpose. notes:
-    what else a user should know.
+    kept_variables: those that stay variables -> why. variables: those that became constants, by the constant's name.
+    dropped: what a slim model lacks on purpose. notes: what else a user should know.
     """
 
     schema_version: Literal[2] = _SCHEMA
@@ -152,7 +169,7 @@ class Manifest(_Part):
     assets: list[AssetEntry] = Field(default_factory=list)
     encoded: dict[str, Stored] = Field(default_factory=dict)
     kept_variables: dict[str, str] = Field(default_factory=dict)
-    origins: dict[str, list[str]] = Field(default_factory=dict)
+    variables: dict[str, VariableEntry] = Field(default_factory=dict)
     dropped: list[str] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     source: Source

@@ -16,6 +16,7 @@ from tfslim_core.bundle import Bundle, Skip, StepEntry, read_bundle
 from tfslim_core.errors import ModelError, TfslimError
 from tfslim_core.fidelity.differences import refuse_losses
 from tfslim_core.fidelity.facts import Facts, bundle_facts, facts_of
+from tfslim_core.origins import with_fate
 from tfslim_core.quantization.encode_weights import Choice, encode_weights, with_earlier
 from tfslim_core.quantization.harm import Harm
 from tfslim_core.registry import Call
@@ -68,7 +69,11 @@ def transformed(bundle: Bundle, calls: str | Iterable[str] | None, progress: Pro
     ]
     # A transform may need tables to be filled where nothing ran at load before.
     init_op = bundle.manifest.init_op or next(iter(graph.targets), None)
-    manifest = bundle.manifest.model_copy(update={"steps": [*bundle.manifest.steps, *entries], "init_op": init_op})
+    variables = bundle.manifest.variables
+    for step in steps:
+        variables = with_fate(variables, step.fate, step.name)
+    update = {"steps": [*bundle.manifest.steps, *entries], "init_op": init_op, "variables": variables}
+    manifest = bundle.manifest.model_copy(update=update)
     return replace(bundle, graph=graph, manifest=manifest)
 
 

@@ -7,6 +7,7 @@ can be expected to go wrong, and then leaves nothing behind; see `errors`.
 from __future__ import annotations
 
 from tfslim_core.api.arguments import Location
+from tfslim_core.api.checkpoints import CheckpointReport, ThawReport, checkpoint, thaw
 from tfslim_core.api.comparing import diff
 from tfslim_core.api.graphs import transform_graph, transform_graph_file
 from tfslim_core.api.inspecting import inspect
@@ -17,10 +18,13 @@ from tfslim_core.api.stages import freeze, prune_vocabulary, quantize, reexport,
 from tfslim_core.api.validating import validate
 
 __all__ = [
+    "CheckpointReport",
     "Location",
     "SlimReport",
     "StageReport",
+    "ThawReport",
     "ValidationReport",
+    "checkpoint",
     "diff",
     "freeze",
     "inspect",
@@ -30,6 +34,7 @@ __all__ = [
     "reexport",
     "rollback",
     "slim",
+    "thaw",
     "transform",
     "transform_graph",
     "transform_graph_file",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tfslim_core import storage
 from tfslim_core.api.arguments import Location, budget_within, local, silent
+from tfslim_core.api.checkpoints import thaw
 from tfslim_core.api.reports import StageReport, stage_report
 from tfslim_core.errors import UsageError
 from tfslim_core.staging import in_buckets
@@ -234,11 +236,13 @@ def reexport(
     bundle: Location,
     out: Location,
     *,
-    format: Literal["saved_model", "graph_def"] = "saved_model",  # noqa: A002  # the command's flag
+    format: Literal["saved_model", "graph_def", "checkpoint"] = "saved_model",  # noqa: A002  # the command's flag
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> StageReport:
     """Write a bundle as a SavedModel, loaded and run by TensorFlow's C++ loader before it takes its name.
+
+    format: or a plain frozen GraphDef, or a checkpoint with variables, as `thaw` writes it.
 
     Raises:
         ModelError: it is not a bundle, or the result does not load or does not answer.
@@ -254,6 +258,10 @@ def reexport(
     target = local(out)
     storage.check_free(target, overwrite=overwrite)
     slimmed = read_bundle(local(bundle))
+    if format == "checkpoint":
+        thawed = thaw(bundle, out, overwrite=overwrite, progress=progress).done
+        report = stage_report(slimmed, target, "reexport", start, thawed.errors, None)
+        return replace(report, notes=[*report.notes, *thawed.notes])
     progress("write", 0, 0)
     if format == "graph_def":
         with storage.whole_file(target, overwrite=overwrite) as file:

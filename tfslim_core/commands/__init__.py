@@ -15,3 +15,5 @@ from tfslim_core.commands import diff as diff
 from tfslim_core.commands import publish as publish
 from tfslim_core.commands import transform_graph as transform_graph
 from tfslim_core.commands import transforms as transforms
+from tfslim_core.commands import checkpoint as checkpoint
+from tfslim_core.commands import thaw as thaw

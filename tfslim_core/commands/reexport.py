@@ -17,7 +17,10 @@ from tfslim_core.terminal import Narrator
 def reexport(
     bundle: BundleIn,
     out_: Out,
-    output_format: Annotated[Literal["saved_model", "graph_def"], typer.Option("--format")] = "saved_model",
+    output_format: Annotated[
+        Literal["saved_model", "graph_def", "checkpoint"],
+        typer.Option("--format", help="A plain frozen .pb, or variables again, as thaw writes them."),
+    ] = "saved_model",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:

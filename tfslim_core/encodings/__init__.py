@@ -144,6 +144,11 @@ def by_row(name: str) -> frozenset[str]:
     return _scheme(name).by_row
 
 
+def roles(name: str) -> tuple[str, ...]:
+    """The parts of a weight that is stored as `name`."""
+    return tuple(_scheme(name).roles)
+
+
 def encoded(
     weight: Weight, name: str, sharing: Sharing, *, compress: bool = True, moments: Moments | None = None
 ) -> Weight:

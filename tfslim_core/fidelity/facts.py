@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfslim_core import storage
+from tfslim_core import origins, storage
 from tfslim_core.bundle import Bundle, is_bundle, read_bundle
 from tfslim_core.fidelity.tables import table_facts
 from tfslim_core.saved_model.freeze import freeze_saved_model
@@ -96,16 +96,17 @@ def tensor_words(info: Any) -> str:
 
 
 def file_facts(root: Path, assets: Sequence[str]) -> Facts:
-    """Assets, and all that is in assets.extra/, by size and digest.
+    """Assets, and all that is in assets.extra/ but our own record, by size and digest.
 
     Raises:
         ModelError: a file is missing or lies outside of the model.
     """
     extra = root / "assets.extra"
+    others = {p.relative_to(extra).as_posix() for p in extra.rglob("*") if not p.is_dir()} - {origins.FILE}
     found: Facts = {}
     for part, folder, names in (
         ("asset", root / "assets", sorted(set(assets))),
-        ("extra file", extra, sorted(p.relative_to(extra).as_posix() for p in extra.rglob("*") if not p.is_dir())),
+        ("extra file", extra, sorted(others)),
     ):
         for name in names:
             file = storage.inside(folder, name, root)

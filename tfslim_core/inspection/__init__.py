@@ -160,7 +160,8 @@ def _parts(
         variables = storage.size(path / "variables") if (path / "variables").is_dir() else 0
         kinds = {role: sum(t.bytes for t in others if t.role == role) for role in ("optimizer", "unread")}
         constants = large_constants(model.meta_graph.graph_def)
-        read = sum(tensor.bytes for tensor in served if tensor.name not in bundle.manifest.origins)
+        weights = bundle.graph.weights
+        read = sum(t.bytes for t in served if t.name in weights and not weights[t.name].origins)
         graph = sum(file.stat().st_size for file in path.glob("saved_model.pb*"))
         found["served weights"] = max(variables - sum(kinds.values()), 0) if served_keys(bundle) else 0
         found["optimizer state"] = kinds["optimizer"]

@@ -52,8 +52,8 @@ def served_tensors(bundle: Bundle, model: SavedModel | None) -> list[Tensor]:
         stored, encoding = weight.stored_bytes, _dtype(weight.dtype)
         if weight.encoded is not None:
             encoding = asked.get(name, weight.encoded.encoding)
-        elif model is not None and len(keys := bundle.manifest.origins.get(name, ())) > 1:
-            stored, encoding = _stored_as(model, keys)
+        elif model is not None and len(weight.origins) > 1:
+            stored, encoding = _stored_as(model, weight.origins)
         found.append(
             Tensor(
                 name=name,
@@ -88,7 +88,7 @@ def other_tensors(model: SavedModel, bundle: Bundle) -> list[Tensor]:
     reader = open_checkpoint(model.checkpoint)
     shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
     served = served_keys(bundle)
-    restored = {key for keys in bundle.manifest.origins.values() for key in keys}
+    restored = _restored_keys(model.meta_graph.graph_def)
     found = []
     for key in shapes.keys() - served - {_BOOKKEEPING}:
         dtype = np.dtype(dtypes[key].as_numpy_dtype)
@@ -112,8 +112,21 @@ def other_tensors(model: SavedModel, bundle: Bundle) -> list[Tensor]:
 
 def served_keys(bundle: Bundle) -> set[str]:
     """The checkpoint's keys that some served constant or variable is read from."""
-    nodes = bundle.graph.nodes
-    return {key for name, keys in bundle.manifest.origins.items() if name in nodes for key in keys}
+    found = {entry.key or name for name, entry in bundle.manifest.variables.items()}
+    for weight in (*bundle.graph.weights.values(), *bundle.variables.values()):
+        found.update(weight.origins)
+    return found
+
+
+def _restored_keys(graph_def: Any) -> set[str]:
+    """The keys that restore ops of the graph and its functions name."""
+    found: set[str] = set()
+    for nodes in (graph_def.node, *(function.node_def for function in graph_def.library.function)):
+        by_name = {node.name: node for node in nodes}
+        for node in nodes:
+            if node.op == "RestoreV2" and (names := by_name.get(node.input[1].partition(":")[0])) is not None:
+                found.update(key.decode(errors="replace") for key in names.attr["value"].tensor.string_val)
+    return found
 
 
 def large_constants(graph_def: Any) -> int:

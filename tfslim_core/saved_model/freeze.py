@@ -26,10 +26,11 @@ from tfslim_core.graph import (
     renamed,
 )
 from tfslim_core.idle_controls import without_idle_controls
+from tfslim_core.origins import fate, frozen_origins, read_origins, trainable_names, with_fate
 from tfslim_core.saved_model.freeze_variables import freeze_variables
 from tfslim_core.saved_model.inline_functions import Inlined, inline_functions
 from tfslim_core.saved_model.read import SavedModel, open_checkpoint
-from tfslim_core.saved_model.restore import Restored, found_by_name, restored
+from tfslim_core.saved_model.restore import Restored, found_by_name, full_names, restored
 from tfslim_core.saved_model.share_inputs import share_inputs
 from tfslim_core.staging import shown
 from tfslim_core.weights import Weight
@@ -62,12 +63,17 @@ def freeze_saved_model(model: SavedModel, *, digest: str | None = None) -> Bundl
     graph, init_op = _without_restore(graph, init, state)
     mended = found_by_name(model, graph, state.variables)
     values = {**state.variables, **mended}
+    handles = [node for node in graph.nodes.values() if node.op == "VarHandleOp" or node.op in ops.REF_VARIABLES]
     frozen = freeze_variables(graph, values)
     execution_order(frozen.graph)  # a graph with a cycle is refused
     graph = frozen.graph.replace(without_idle_controls(frozen.graph))
     graph = only_needed(graph)
     signatures = {name: _moved(signature, inlined) for name, signature in sorted(model.signatures.items())}
-    graph = share_inputs(graph, signatures)
+    read = (node for node in handles if node.name in graph.nodes)
+    trained = trainable_names(model.meta_graph)
+    origins = frozen_origins(read, graph, state.keys, trained, full_names(model), read_origins(model.path))
+    apart, graph = graph, share_inputs(graph, signatures)
+    origins = with_fate(origins, fate(apart, graph), "merge_duplicate_nodes")
     kept = {name: reason for name, reason in frozen.kept.items() if name in graph.nodes}
     _refuse_lost_variables(model, graph, [name for name in kept if name not in values])
     manifest = Manifest(
@@ -76,7 +82,7 @@ def freeze_saved_model(model: SavedModel, *, digest: str | None = None) -> Bundl
         init_op=init_op,
         assets=[AssetEntry(tensor=asset.tensor, filename=asset.filename) for asset in model.assets],
         kept_variables=kept,
-        origins={name: list(weight.origins) for name, weight in values.items()},
+        variables=origins,
         dropped=_dropped(model, graph),
         notes=_notes(graph, mended),
         source=_source(model, graph, values, digest),

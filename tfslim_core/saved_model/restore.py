@@ -8,7 +8,7 @@ there) is computed by TensorFlow when it is needed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -45,13 +45,15 @@ class Restored:
     """variables: the value of each variable, by the name of its node. State other than variables is in `others`.
 
     others: nodes that the restore op runs besides assigning variables (it fills a table, say), with the checkpoint's
-    tensors as constants; `weights` are the large ones of these; `effects` are the nodes that have to run.
+    tensors as constants; `weights` are the large ones of these; `effects` are the nodes that have to run. keys: for a
+    variable that gets a tensor as it is, the tensor's key, and which part of it ("" for all).
     """
 
     variables: Mapping[str, Weight]
     others: list[NodeDef]
     weights: Mapping[str, Weight]
     effects: list[str]
+    keys: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def restored(model: SavedModel, graph: Graph, restore_op: str, filename: str) -> Restored:
@@ -67,13 +69,15 @@ def restored(model: SavedModel, graph: Graph, restore_op: str, filename: str) ->
     give_back_freed_memory()
     reader = open_checkpoint(model.checkpoint)
     inside = needed(graph, [restore_op])
-    values = {
-        Input(name, port): weight
+    texts = {
+        Input(name, port): text
         for name in graph.nodes
         if name in inside and graph.nodes[name].op == "RestoreV2"
-        for port, weight in enumerate(_restored_tensors(graph, graph.nodes[name], reader, model))
+        for port, text in enumerate(_restored_tensors(graph, graph.nodes[name]))
     }
+    values = {source: _from_checkpoint(reader, *text, model) for source, text in texts.items()}
     variables: dict[str, Weight] = {}
+    keys: dict[str, tuple[str, str]] = {}
     effects = []
     for name in graph.nodes:
         node = graph.nodes[name]
@@ -81,11 +85,14 @@ def restored(model: SavedModel, graph: Graph, restore_op: str, filename: str) ->
             continue
         if node.op in _ASSIGNS:
             target, source = data_inputs(node)[:2]
-            variables[_variable(graph, target)] = _value(graph, source, values, filename, model.checkpoint)
+            variable = _variable(graph, target)
+            variables[variable] = _value(graph, source, values, filename, model.checkpoint)
+            if (direct := _through_identity(graph, source)) in texts:
+                keys[variable] = texts[direct]
         elif ops.has_effect(node, graph.functions):
             effects.append(name)
     others, weights = _with_constants(graph, effects, values)
-    return Restored(variables, others, weights, effects)
+    return Restored(variables, others, weights, effects, keys)
 
 
 def found_by_name(model: SavedModel, graph: Graph, known: Iterable[str]) -> dict[str, Weight]:
@@ -100,12 +107,9 @@ def found_by_name(model: SavedModel, graph: Graph, known: Iterable[str]) -> dict
     reader = open_checkpoint(model.checkpoint)
     known = set(known)
     lost = [node for node in graph.nodes.values() if node.op == "VarHandleOp" and node.name not in known]
-    if not lost or not reader.has_tensor(_OBJECT_GRAPH):
+    if not lost:
         return {}
-    try:
-        objects = trackable_object_graph_pb2.TrackableObjectGraph.FromString(reader.get_tensor(_OBJECT_GRAPH))
-    except (DecodeError, TypeError, tf.errors.OpError) as error:
-        raise ModelError(f"{model.path}: the checkpoint's object graph is damaged: {one_line(error)}") from None
+    objects = _objects(model)
     keys: dict[str, set[str]] = {}
     for value in (value for node in objects.nodes for value in node.attributes):
         keys.setdefault(value.full_name, set()).add(value.checkpoint_key)
@@ -121,11 +125,35 @@ def found_by_name(model: SavedModel, graph: Graph, known: Iterable[str]) -> dict
     return found
 
 
-def _restored_tensors(graph: Graph, node: NodeDef, reader: Any, model: SavedModel) -> list[Weight]:
+def full_names(model: SavedModel) -> dict[str, str]:
+    """The names of variables by their checkpoint keys, as the checkpoint's object graph tells them; it may be missing.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    objects = _objects(model)
+    return {value.checkpoint_key: value.full_name for node in objects.nodes for value in node.attributes}
+
+
+def _objects(model: SavedModel) -> Any:
+    """The checkpoint's object graph; an empty one where there is none."""
+    nothing = trackable_object_graph_pb2.TrackableObjectGraph()
+    if model.checkpoint is None:
+        return nothing
+    reader = open_checkpoint(model.checkpoint)
+    if not reader.has_tensor(_OBJECT_GRAPH):
+        return nothing
+    try:
+        return trackable_object_graph_pb2.TrackableObjectGraph.FromString(reader.get_tensor(_OBJECT_GRAPH))
+    except (DecodeError, TypeError, tf.errors.OpError) as error:
+        raise ModelError(f"{model.path}: the checkpoint's object graph is damaged: {one_line(error)}") from None
+
+
+def _restored_tensors(graph: Graph, node: NodeDef) -> list[tuple[str, str]]:
+    """Keys of the checkpoint, and which part of the tensor is read."""
     sources = data_inputs(node)
     keys, slices = (graph.value(_through_identity(graph, s).node).ravel() for s in sources[1:3])
-    texts = [(k.decode(), s.decode()) for k, s in zip(keys.tolist(), slices.tolist(), strict=True)]
-    return [_from_checkpoint(reader, key, spec, model) for key, spec in texts]
+    return [(k.decode(), s.decode()) for k, s in zip(keys.tolist(), slices.tolist(), strict=True)]
 
 
 def _from_checkpoint(reader: Any, key: str, slice_spec: str, model: SavedModel) -> Weight:

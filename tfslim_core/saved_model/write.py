@@ -29,6 +29,7 @@ from tfslim_core.encodings.scheme import Form, Nodes
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph, Input, NameMaker, NodeDef, constant, control_inputs, make_node
 from tfslim_core.loop_frames import brought_in, loops_around
+from tfslim_core.origins import write_origins
 from tfslim_core.quantization.placements import choose, place, use_of
 from tfslim_core.saved_model.compact import compact
 from tfslim_core.saved_model.freed_memory import give_back_freed_memory
@@ -83,11 +84,21 @@ def write_saved_model(bundle: Bundle, directory: Path) -> None:
     _describe(meta_graph, bundle)
     proto = saved_model_pb2.SavedModel(saved_model_schema_version=1, meta_graphs=[meta_graph])
     copy_files(bundle.files, directory, [asset.filename for asset in bundle.manifest.assets])
+    write_origins(directory, bundle.manifest)
     (directory / "saved_model.pb").write_bytes(proto.SerializeToString(deterministic=True))
 
 
-def write_checkpoint(prefix: Path, tensors: Mapping[str, Weight]) -> None:
+def write_checkpoint(
+    prefix: Path,
+    tensors: Mapping[str, Weight],
+    *,
+    keys: Mapping[str, str] | None = None,
+    slices: Mapping[str, str] | None = None,
+) -> None:
     """Write a checkpoint, SHARD_BYTES of it in memory at a time; a tensor is never split.
+
+    keys: what tensors are called there, where that is something else. slices: which part of the tensor of that name one
+    is, as SaveV2 takes it.
 
     Raises:
         ModelError: the disk is full or cannot be written to.
@@ -101,8 +112,8 @@ def write_checkpoint(prefix: Path, tensors: Mapping[str, Weight]) -> None:
                 values = [_tensor(weight.read()) for _, weight in group]
                 tf.raw_ops.SaveV2(
                     prefix=shards[-1],
-                    tensor_names=[key for key, _ in group],
-                    shape_and_slices=[""] * len(group),
+                    tensor_names=[(keys or {}).get(key, key) for key, _ in group],
+                    shape_and_slices=[(slices or {}).get(key, "") for key, _ in group],
                     tensors=values,
                 )
                 del values

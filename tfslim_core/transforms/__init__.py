@@ -11,11 +11,12 @@ import pkgutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tfslim_core import ops, registry
 from tfslim_core.errors import TfslimError, TransformError
 from tfslim_core.graph import Graph, parse_input
+from tfslim_core.origins import Fate, fate
 from tfslim_core.registry import Call, Outcome, Skipped, Value
 
 __all__ = ["DEFAULT", "Step", "apply"]
@@ -49,6 +50,7 @@ class Step:
 
     bytes_before, bytes_after: of the graph with its weights as they are stored. seconds: wall clock.
     exact: whether answers stay the same. error: why the graph was kept as it was, when an error was ignored.
+    fate: of the constants.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Step:
     seconds: float
     exact: bool = True
     error: str = ""
+    fate: Fate = field(default_factory=Fate)
 
 
 # Called before each transform with how many have run, how many there are, and its name.
@@ -129,6 +132,7 @@ def _apply(graph: Graph, asked: list[Call], progress: Progress | None) -> tuple[
                 seconds=seconds,
                 exact=unchanged or (call.transform.exact and outcome.exact),
                 error=error,
+                fate=Fate() if unchanged else fate(before, graph),
             )
         )
     return graph, steps

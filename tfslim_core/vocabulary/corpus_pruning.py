@@ -16,6 +16,7 @@ from tfslim_core import gate
 from tfslim_core.bundle import Bundle, Skip, StepEntry, VocabularyEntry, roots, signature_json
 from tfslim_core.errors import DataError, ModelError, UsageError
 from tfslim_core.graph import Graph, Input, make_node, only_needed, parse_input
+from tfslim_core.origins import fate, with_fate
 from tfslim_core.quantization.budget import Judged
 from tfslim_core.quantization.live_model import LiveModel
 from tfslim_core.quantization.trials import Encoder, Memo, Trials
@@ -285,9 +286,11 @@ def _told(
     words = [*notes, *map(_words, entries), *(f"{one.node} stays whole: {one.reason}" for one in skipped)]
     if not entries and not skipped:
         words.append("there is no embedding: no table of floats is read by rows")
+    became = fate(before.graph, after.graph)
     manifest = after.manifest.model_copy(
         update={
             "steps": [*after.manifest.steps, step],
+            "variables": with_fate(after.manifest.variables, became, step.name),
             "vocabularies": [*after.manifest.vocabularies, *entries],
             "notes": [*after.manifest.notes, *words],
         }

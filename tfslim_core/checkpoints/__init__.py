@@ -1,0 +1,1 @@
+"""Checkpoints: what goes out of one for inference, and models that become trainable again."""
