@@ -131,6 +131,7 @@ def test_tables_and_assets_of_tensorflow_2(tmp_path, words):
         "assets/words.txt",
         "assets.extra/tf_serving_warmup_requests",
         "assets.extra/more/notes.txt",
+        "assets.extra/tfslim_variables.json",
     }
     again = slimmed(slim.path, tmp_path / "again")
     assert_serves_alike(original, again.path, requests)

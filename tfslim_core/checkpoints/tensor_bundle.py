@@ -29,6 +29,7 @@ from tfslim_core.saved_model.write import write_checkpoint
 from tfslim_core.storage import inside
 from tfslim_core.weights import Array, Weight
 
+_MOST_FILES = 1 << 16  # a damaged header may announce billions
 CHUNK_BYTES = 8 * 1024 * 1024
 SHARED_BYTES = 1024  # fewer are not worth the telling
 _HEADER = b""
@@ -168,6 +169,8 @@ def _read(prefix: str) -> TensorBundle:
         raise ModelError(f"{index} cannot be read: {error.strerror}") from None
     if header.endianness != tensor_bundle_pb2.BundleHeaderProto.LITTLE:
         raise ModelError(f"{index}: its numbers are big-endian, which is not read here")
+    if not 0 <= header.num_shards <= _MOST_FILES:
+        raise ModelError(f"{index} is damaged: it announces {header.num_shards:,} data files")
     files = _data_files(prefix, header.num_shards)
     sizes = [file.stat().st_size if file.is_file() else -1 for file in files]
     parts: dict[str, list[Piece]] = {}

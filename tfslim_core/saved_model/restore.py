@@ -126,12 +126,13 @@ def found_by_name(model: SavedModel, graph: Graph, known: Iterable[str]) -> dict
 
 
 def full_names(model: SavedModel) -> dict[str, str]:
-    """The names of variables by their checkpoint keys, as the checkpoint's object graph tells them; it may be missing.
-
-    Raises:
-        ModelError: it is damaged.
+    """The names of variables by their checkpoint keys, as the checkpoint's object graph tells them, where it can be
+    read: a server does without it.
     """
-    objects = _objects(model)
+    try:
+        objects = _objects(model)
+    except ModelError:
+        return {}
     return {value.checkpoint_key: value.full_name for node in objects.nodes for value in node.attributes}
 
 
