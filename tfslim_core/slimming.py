@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tfslim_core import encodings, gate, registry, storage
 from tfslim_core.bundle import Bundle
+from tfslim_core.fidelity.facts import bundle_facts, promised_facts
 from tfslim_core.quantization.encode_weights import Choice
 from tfslim_core.quantization.harm import NO_HARM, Harm, measure_harm
 from tfslim_core.report import ReportContext, Stage
@@ -131,7 +132,8 @@ def _slim_into(
     start = time.monotonic()
     progress("write", 0, 0)
     write_saved_model(stored, servable)
-    check_servable(stored, servable)
+    pruned = ("table", "asset") if settings.pruning is not None else ()
+    check_servable({**bundle_facts(frozen), **promised_facts(model)}, model.tags, servable, pruned)
     progress("load with the C++ loader", 0, 0)
     found = differences(sample, servable, model.tags)
     errors = {f"{signature}/{key}": error for (signature, key), error in found.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,12 @@ from threadpoolctl import threadpool_limits
 from tfslim_core import registry, storage, transforms
 from tfslim_core.bundle import Bundle, Skip, StepEntry, read_bundle
 from tfslim_core.errors import ModelError, TfslimError
+from tfslim_core.fidelity.differences import refuse_losses
+from tfslim_core.fidelity.facts import Facts, bundle_facts, facts_of
 from tfslim_core.quantization.encode_weights import Choice, encode_weights, with_earlier
 from tfslim_core.quantization.harm import Harm
 from tfslim_core.registry import Call
 from tfslim_core.saved_model.sample_check import ChangedAnswersError, Sample, check_equal, differences, take_sample
-from tfslim_core.saved_model.served_signatures import read_signatures
 from tfslim_core.saved_model.write import write_saved_model
 from tfslim_core.weights import Array
 
@@ -275,18 +276,22 @@ def refuse_broken(errors: Mapping[str, float], what: str) -> None:
             raise ModelError(f"{what} made NaN, infinity or another shape of the output {place!r}")
 
 
-def check_servable(bundle: Bundle, servable: Path) -> None:
-    """Compare a servable's interface with the bundle's.
+def check_kept(before: Bundle, after: Bundle, what: str) -> None:
+    """Make sure that a bundle still promises all that the one before did.
 
     Raises:
-        ModelError: they differ.
+        ModelError: it does not; `what` names what was done to it.
     """
-    served, wanted = read_signatures(servable, bundle.manifest.tags), bundle.manifest.signature_defs()
-    if set(served) != set(wanted):
-        raise ModelError(f"the servable has the signatures {sorted(served)}, not {sorted(wanted)}")
-    for name, signature in wanted.items():
-        if served[name].method_name != signature.method_name:
-            raise ModelError(f"signature {name!r} has the method {served[name].method_name!r} in the servable")
+    refuse_losses(bundle_facts(before), bundle_facts(after), what)
+
+
+def check_servable(promised: Facts, tags: Sequence[str], servable: Path, asked: Collection[str] = ()) -> None:
+    """Read a servable back, and hold what it promises against what it should. asked: parts that were meant to change.
+
+    Raises:
+        ModelError: something is lost.
+    """
+    refuse_losses(promised, facts_of(servable, tags), "writing the SavedModel", asked)
 
 
 def written(

@@ -7,6 +7,7 @@ can be expected to go wrong, and then leaves nothing behind; see `errors`.
 from __future__ import annotations
 
 from tfslim_core.api.arguments import Location
+from tfslim_core.api.comparing import diff
 from tfslim_core.api.graphs import transform_graph, transform_graph_file
 from tfslim_core.api.inspecting import inspect
 from tfslim_core.api.publishing import publish, rollback
@@ -20,6 +21,7 @@ __all__ = [
     "SlimReport",
     "StageReport",
     "ValidationReport",
+    "diff",
     "freeze",
     "inspect",
     "prune_vocabulary",

@@ -41,6 +41,8 @@ def freeze(
         OutputExistsError: the output exists and `overwrite` is false.
     """
     from tfslim_core import stages
+    from tfslim_core.fidelity.differences import refuse_losses
+    from tfslim_core.fidelity.facts import bundle_facts, promised_facts
     from tfslim_core.importing import opened, origin
     from tfslim_core.saved_model.freeze import freeze_saved_model
     from tfslim_core.saved_model.read import read_saved_model
@@ -59,6 +61,7 @@ def freeze(
         frozen = origin.told(freeze_saved_model(read), found)
 
         def check(made: Bundle) -> Errors:
+            refuse_losses(promised_facts(read), bundle_facts(made), "freezing")
             return stages.checked(made, sample, "freezing", progress)
 
         if format == "graph_def":
@@ -98,6 +101,7 @@ def transform(
     sample = stages.sample_of(before, progress)
 
     def check(made: Bundle) -> Errors:
+        stages.check_kept(before, made, "the transforms")
         return stages.checked_as_meant(made, sample, len(before.manifest.steps), "the transforms", progress)
 
     errors = stages.written(after, target, overwrite, check, progress)
@@ -222,6 +226,7 @@ def quantize(
     sample = stages.sample_of(before, progress)
 
     def check(made: Bundle) -> Errors:
+        stages.check_kept(before, made, "quantization")
         return stages.measured(made, sample, "quantization", progress)
 
     errors = stages.written(after, target, overwrite, check, progress)
@@ -245,6 +250,7 @@ def reexport(
     """
     from tfslim_core import stages
     from tfslim_core.bundle import read_bundle
+    from tfslim_core.fidelity.facts import bundle_facts
     from tfslim_core.saved_model.sample_check import take_sample
     from tfslim_core.saved_model.write import write_graph_def, write_saved_model
 
@@ -259,7 +265,7 @@ def reexport(
         return stage_report(slimmed, target, "reexport", start, {}, None)
     with storage.whole_directory(target, overwrite=overwrite) as aside:
         write_saved_model(slimmed, aside)
-        stages.check_servable(slimmed, aside)
+        stages.check_servable(bundle_facts(slimmed), slimmed.manifest.tags, aside)
         progress("load with the C++ loader", 0, 0)
         sample = take_sample(aside, slimmed.manifest.tags, list(slimmed.manifest.signatures))
     return stage_report(slimmed, target, "reexport", start, {}, sample)

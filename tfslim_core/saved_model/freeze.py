@@ -37,10 +37,11 @@ from tfslim_core.weights import Weight
 _STALE = ("_class", "_output_shapes")
 
 
-def freeze_saved_model(model: SavedModel) -> Bundle:
+def freeze_saved_model(model: SavedModel, *, digest: str | None = None) -> Bundle:
     """Freeze every variable that the model's signatures read, inline calls, and drop what no signature needs.
 
     Weights are not read: the bundle's are read from the checkpoint when they are written.
+    digest: of the model, for the manifest; without it all of the model's files are read for that.
 
     Raises:
         ModelError: the checkpoint is damaged or lacks a tensor.
@@ -76,7 +77,7 @@ def freeze_saved_model(model: SavedModel) -> Bundle:
         kept_variables=kept,
         dropped=_dropped(model, graph),
         notes=_notes(graph, mended),
-        source=_source(model, graph, values),
+        source=_source(model, graph, values, digest),
     )
     variables = {name: values[name] for name in kept if name in values}
     return Bundle(graph, manifest, model.path, variables)
@@ -225,7 +226,7 @@ def _dropped(model: SavedModel, graph: Graph) -> list[str]:
     return found
 
 
-def _source(model: SavedModel, graph: Graph, variables: Mapping[str, Weight]) -> Source:
+def _source(model: SavedModel, graph: Graph, variables: Mapping[str, Weight], digest: str | None) -> Source:
     info, before = model.meta_graph.meta_info_def, model.meta_graph.graph_def
     total = storage.size(model.path)
     live = {name: weight for name, weight in variables.items() if name in graph.nodes} | dict(graph.weights)
@@ -236,7 +237,7 @@ def _source(model: SavedModel, graph: Graph, variables: Mapping[str, Weight]) ->
     where["other files"] = max(total - sum(where.values()), 0)
     return Source(
         path=str(model.path),
-        digest=storage.digest(model.path),
+        digest=storage.digest(model.path) if digest is None else digest,
         bytes=total,
         live_parameters=sum(math.prod(weight.shape) for weight in live.values()),
         tensorflow_version=info.tensorflow_version,

@@ -72,6 +72,15 @@ def read_saved_model(path: str | os.PathLike[str], tags: Sequence[str], signatur
     )
 
 
+def read_tag_sets(path: str | os.PathLike[str]) -> list[tuple[str, ...]]:
+    """The tags of each MetaGraph of a SavedModel, sorted.
+
+    Raises:
+        ModelError: as `read_saved_model`.
+    """
+    return [tuple(sorted(meta_graph.meta_info_def.tags)) for meta_graph in _parse(Path(path)).meta_graphs]
+
+
 def _parse(root: Path) -> Any:
     if not root.is_dir():
         raise ModelError(f"{root}: no such directory" if not root.exists() else f"{root} is a file, not a SavedModel")
