@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from tfslim_core import storage
 from tfslim_core.bundle import Bundle, is_bundle, read_bundle
+from tfslim_core.importing import opened
+from tfslim_core.importing.origin import told
 from tfslim_core.saved_model.freeze import freeze_saved_model
 from tfslim_core.saved_model.read import read_saved_model
 
@@ -41,8 +43,9 @@ class SignatureSummary:
 
 @dataclass(frozen=True)
 class Inspection:
-    """kind: "SavedModel" or "bundle". live_bytes: of the weights that are served, in their own dtype; int8_bytes: about
-    what these would take at one byte an element where they are float32. ops: counts after functions are inlined.
+    """kind: the format, or "bundle". notes: what was seen of it, as freeze tells it. live_bytes: of the weights that
+    are served, in their own dtype; int8_bytes: about what these would take at one byte an element where they are
+    float32. ops: counts after functions are inlined.
     """
 
     path: str
@@ -58,24 +61,33 @@ class Inspection:
     ops: dict[str, int]
     assets: tuple[str, ...]
     tensorflow_version: str
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As JSON data."""
         return asdict(self)
 
 
-def inspect(path: Path, tags: Sequence[str]) -> Inspection:
-    """Look into a SavedModel or a bundle.
+def inspect(
+    path: Path,
+    tags: Sequence[str],
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    graph: Path | None = None,
+) -> Inspection:
+    """Look into a model or a bundle.
 
     Raises:
         ModelError: it is neither, or it is damaged.
     """
-    bundle = is_bundle(path)
-    found = read_bundle(path) if bundle else freeze_saved_model(read_saved_model(path, tags, None))
-    return _summary(path, found, "bundle" if bundle else "SavedModel")
+    if is_bundle(path):
+        return _summary(path, read_bundle(path), "bundle", storage.size(path), ())
+    with opened(path, tags=tags, inputs=inputs, outputs=outputs, graph=graph) as found:
+        bundle = told(freeze_saved_model(read_saved_model(found.path, tags, None)), found)
+        return _summary(path, bundle, found.kind, bundle.manifest.source.bytes, found.notes)
 
 
-def _summary(path: Path, bundle: Bundle, kind: str) -> Inspection:
+def _summary(path: Path, bundle: Bundle, kind: str, size: int, notes: Sequence[str]) -> Inspection:
     weights = bundle.graph.weights
     asked = {entry.name: entry.encoding for entry in bundle.manifest.weights}
     largest = sorted(weights, key=lambda name: (-weights[name].stored_bytes, name))[:_LARGEST]
@@ -83,7 +95,7 @@ def _summary(path: Path, bundle: Bundle, kind: str) -> Inspection:
         path=str(path),
         kind=kind,
         tags=tuple(bundle.manifest.tags),
-        bytes=storage.size(path),
+        bytes=size,
         live_parameters=bundle.manifest.source.live_parameters,
         live_bytes=bundle.stored_bytes,
         int8_bytes=sum(w.nbytes // 4 if w.dtype.name == "float32" else w.stored_bytes for w in weights.values()),
@@ -110,6 +122,7 @@ def _summary(path: Path, bundle: Bundle, kind: str) -> Inspection:
         ops=dict(Counter(node.op for node in bundle.graph.nodes.values()).most_common()),
         assets=tuple(asset.filename for asset in bundle.manifest.assets),
         tensorflow_version=bundle.manifest.source.tensorflow_version,
+        notes=tuple(notes),
     )
 
 

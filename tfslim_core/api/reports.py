@@ -127,7 +127,7 @@ def stage_report(
     sample: Sample | None,
     seen: Sequence[str] = (),
 ) -> StageReport:
-    """The report of a stage that made `bundle` and wrote `out`; start: by time.monotonic. seen: what it started from."""
+    """The report of a stage that made `bundle` and wrote `out`; start: by time.monotonic. seen: what was given."""
     notes = [*seen]
     notes += [
         f"signature {name!r} was not checked: {why}" for name, why in (sample.unchecked if sample else {}).items()

@@ -9,7 +9,7 @@ from rich.table import Column, Table
 
 from tfslim_core import api
 from tfslim_core.commands.app import app, out
-from tfslim_core.commands.options import AsJson, Model, Tags, listed
+from tfslim_core.commands.options import AsJson, GraphFile, Inputs, Model, Outputs, Tags, listed
 from tfslim_core.commands.printing import print_json, visible
 from tfslim_core.terminal import file_size
 
@@ -18,9 +18,22 @@ if TYPE_CHECKING:
 
 
 @app.command()
-def inspect(model: Model, tags: Tags = "serve", as_json: AsJson = False) -> None:
-    """Show what is in a SavedModel or bundle, what it costs, and what slimming would save."""
-    found = api.inspect(model, tags=listed(tags))
+def inspect(
+    model: Model,
+    tags: Tags = "serve",
+    inputs: Inputs = None,
+    outputs: Outputs = None,
+    graph: GraphFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is in a model of any format or in a bundle, what it costs, and what slimming would save."""
+    found = api.inspect(
+        model,
+        tags=listed(tags),
+        inputs=listed(inputs) if inputs else None,
+        outputs=listed(outputs) if outputs else None,
+        graph=graph,
+    )
     if as_json:
         print_json(found.to_json())
         return
@@ -42,6 +55,8 @@ def _show(found: Inspection) -> None:
     made_by = f", TensorFlow {found.tensorflow_version}" if found.tensorflow_version else ""
     facts = Table.grid("", Column(overflow="fold"), padding=(0, 2))
     facts.add_row(found.kind, visible(f"{found.path}  (tags {','.join(found.tags) or 'none'}{made_by})"))
+    for note in found.notes:
+        facts.add_row("", visible(note))
     facts.add_row("on disk", file_size(found.bytes))
     facts.add_row("served weights", f"{file_size(found.live_bytes)} in {found.live_parameters:,} parameters")
     facts.add_row("at int8", f"about {file_size(found.int8_bytes)}")

@@ -18,9 +18,10 @@ from tfslim_core.importing.recognize import Kind, Recognized, files_of, recogniz
 
 @dataclass(frozen=True)
 class Opened:
-    """path: a SavedModel, there as long as the block. source: what it was made of, and its files; the same if nothing was.
+    """path: a SavedModel, there as long as the block. source: what was named.
 
-    kind: the format, in words. notes: what was seen and done, one sentence each; the first says what it is.
+    files: those it was made of, none where it lies there as it is. kind: the format, in words. notes: what was seen and
+    done, one sentence each; the first says what it is.
     """
 
     path: Path
@@ -111,6 +112,6 @@ def _refuse_idle_options(
         raise UsageError(f"--graph is for a checkpoint; {found.path} is a {found.kind.value}")
     if (inputs or outputs) and found.kind not in (Kind.GRAPH, Kind.META_GRAPH, Kind.CHECKPOINT):
         raise UsageError(
-            f"--inputs and --outputs are for graphs without signatures; {found.path} is a {found.kind.value}, which has its "
-            "own (--signatures chooses among them)"
+            f"--inputs and --outputs are for graphs without signatures; {found.path} is a {found.kind.value}, which "
+            "has its own (--signatures chooses among them)"
         )

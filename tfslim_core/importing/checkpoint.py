@@ -155,8 +155,8 @@ def _graph_beside(prefix: Path, keys: _Keys) -> Path:
         raise ModelError(f"{prefix}: there are several graphs beside it, choose with --graph: {_names(found)}")
     if keys.object_based:
         raise ModelError(
-            f"{prefix} is a checkpoint of objects (tf.train.Checkpoint or save_weights), which holds weights and no graph: "
-            "build the model, load this into it, and save it as .keras or with tf.saved_model.save"
+            f"{prefix} is a checkpoint of objects (tf.train.Checkpoint or save_weights), which holds weights and no "
+            "graph: build the model, load this into it, and save it as .keras or with tf.saved_model.save"
         )
     raise ModelError(
         f"{prefix} holds weights and no graph, and there is no {meta.name} beside it: give one with --graph"
@@ -275,7 +275,7 @@ def _read(prefix: str, place: _Place, dtype: int, names: NameMaker) -> tuple[str
 
 
 def _as_name(text: str) -> str:
-    return "".join(c if c.isalnum() and c.isascii() or c in "/._-" else "_" for c in text)
+    return "".join(c if (c.isalnum() and c.isascii()) or c in "/._-" else "_" for c in text)
 
 
 def _assign(variable: NodeDef, name: str, value: str) -> NodeDef:

@@ -88,8 +88,8 @@ def write_saved_model(
     variables = [name for name in wanted if nodes.by_name[name].op in VARIABLES]
     if restorer is None and variables:
         raise ModelError(
-            f"{source} is not frozen: it needs {len(variables)} variables (the first is {min(variables)!r}) whose values "
-            "are in a checkpoint: give that, and this graph with --graph"
+            f"{source} is not frozen: it needs {len(variables)} variables (the first is {min(variables)!r}) whose "
+            "values are in a checkpoint: give that, and this graph with --graph"
         )
     restoring = restorer(wanted, names) if restorer is not None else Restoring()
     meta_graph = tf.compat.v1.MetaGraphDef()
@@ -163,7 +163,8 @@ def _assets(
         filename = Path(text.decode(errors="replace")).name
         if not filename or beside is None or not (beside / filename).is_file():
             raise ModelError(
-                f"{source}: {name!r} fills a table from the file {filename!r}, which is not beside the model: put it there"
+                f"{source}: {name!r} fills a table from the file {filename!r}, which is not beside the model: "
+                "put it there"
             )
         tensor = f"{constant.name}:0"
         if filename in found.values() and found.get(tensor) != filename:
@@ -213,7 +214,7 @@ def _placeholder(nodes: Nodes, one: Input, name: str, shape: Any) -> NodeDef:
 
 
 def _describe(meta_graph: Any, signatures: Mapping[str, Any], moved: Mapping[Input, Input], source: Path) -> None:
-    """Write the signatures with dtypes and shapes, as TensorFlow infers them; it also says whether the graph is valid."""
+    """Write the signatures with the dtypes and shapes that TensorFlow infers; it refuses a graph that is not valid."""
     try:
         graph = _imported(meta_graph.graph_def)
     except (ValueError, KeyError, tf.errors.OpError) as error:

@@ -103,8 +103,7 @@ def find(graph_def: Any, inputs: Sequence[str] | None, outputs: Sequence[str] | 
     """The inputs and outputs that were named ("x", "x:0" or "key=x:0"), and a guess for what was not.
 
     Raises:
-        GraphError: a name is not in the graph, an output needs an input that was not named, or there is nothing to guess
-            from.
+        GraphError: a name is not in the graph, an output needs an input that was not named, or nothing can be guessed.
         UsageError: two of them have one key.
     """
     nodes = Nodes(graph_def)
@@ -222,8 +221,8 @@ def _guessed_inputs(nodes: Nodes, outputs: Sequence[str], notes: list[str]) -> l
     found = [s for s in sources if (s in read if s in pipelines else s.node in wanted)]
     if not found:
         raise GraphError(
-            f"no placeholder leads to the output{'s' * (len(outputs) > 1)} {', '.join(map(repr, outputs[:_SHOWN]))}: name "
-            "the tensors to feed with --inputs"
+            f"no placeholder leads to the output{'s' * (len(outputs) > 1)} {', '.join(map(repr, outputs[:_SHOWN]))}: "
+            "name the tensors to feed with --inputs"
         )
     if feeding := [str(source) for source in found if source in pipelines]:
         notes.append(f"requests feed {', '.join(feeding)}, which a pipeline fed in training")

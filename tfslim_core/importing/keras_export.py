@@ -19,7 +19,7 @@ from typing import Any
 _SHOWN = 300  # characters of an error that is not known
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The file cannot be read or exported; the message is for the user."""
 
 
@@ -28,7 +28,7 @@ def main(file: Path, folder: Path) -> dict[str, Any]:
     try:
         with tempfile.TemporaryDirectory(prefix="tfslim-") as aside:
             return {"notes": _exported(file, folder, Path(aside))}
-    except Refused as refusal:
+    except RefusedError as refusal:
         return {"error": str(refusal)}
 
 
@@ -41,7 +41,7 @@ def _exported(file: Path, folder: Path, aside: Path) -> list[str]:
     named.symlink_to(file)
     try:
         model, reader = _keras(named), "Keras"
-    except Exception as error:  # noqa: BLE001  # Keras raises whatever its layers raise
+    except Exception as error:  # Keras raises whatever its layers raise
         known = _known_refusal(error, config)
         if known is not None:
             raise known from None
@@ -62,9 +62,9 @@ def _zip_config(file: Path) -> tuple[Any, str]:
             config = json.loads(packed.read("config.json"))
             about = json.loads(packed.read("metadata.json")) if "metadata.json" in names else {}
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, RecursionError) as error:
-        raise Refused(f"the Keras file is damaged: {_line(error)}") from None
+        raise RefusedError(f"the Keras file is damaged: {_line(error)}") from None
     if "model.weights.h5" not in names:
-        raise Refused("the Keras file holds no weights: model.weights.h5 is missing in it")
+        raise RefusedError("the Keras file holds no weights: model.weights.h5 is missing in it")
     return config, str(about.get("keras_version", "")) if isinstance(about, dict) else ""
 
 
@@ -76,7 +76,7 @@ def _hdf5_config(file: Path) -> tuple[Any, str]:
             text, version = opened.attrs.get("model_config"), opened.attrs.get("keras_version", "")
             groups = set(opened)
     except (OSError, RuntimeError, KeyError, TypeError) as error:
-        raise Refused(f"the HDF5 file is damaged or cut off: {_line(error)}") from None
+        raise RefusedError(f"the HDF5 file is damaged or cut off: {_line(error)}") from None
     if text is None:
         weights = "layer_names" in groups or groups & {
             "layers",
@@ -85,14 +85,14 @@ def _hdf5_config(file: Path) -> tuple[Any, str]:
             "vars",
         }
         what = "holds weights and no model" if weights or str(file).endswith(".weights.h5") else "is no Keras model"
-        raise Refused(
+        raise RefusedError(
             f"the HDF5 file {what} (it has no model_config): build the model, load the weights into it, "
             "and save it whole as .keras"
         )
     try:
         return json.loads(text), version.decode() if isinstance(version, bytes) else str(version)
     except (ValueError, TypeError, RecursionError) as error:
-        raise Refused(f"the model_config in the HDF5 file is damaged: {_line(error)}") from None
+        raise RefusedError(f"the model_config in the HDF5 file is damaged: {_line(error)}") from None
 
 
 def _refuse_code(config: Any) -> None:
@@ -104,7 +104,7 @@ def _refuse_code(config: Any) -> None:
         )
         if one.get("class_name") == "__lambda__" or (one.get("class_name") == "Lambda" and marshalled):
             name = inner.get("name") if isinstance(inner, dict) else None
-            raise Refused(
+            raise RefusedError(
                 f"the Lambda layer{f' {name!r}' if name else ''} brings Python code, which is not run: write the model "
                 "with a layer of Keras in its place, or export it yourself with model.export"
             )
@@ -125,7 +125,7 @@ def _keras(file: Path) -> Any:
     import keras
 
     if keras.backend.backend() != "tensorflow":
-        raise Refused(f"Keras runs on {keras.backend.backend()}; unset KERAS_BACKEND")
+        raise RefusedError(f"Keras runs on {keras.backend.backend()}; unset KERAS_BACKEND")
     return keras.saving.load_model(str(file), compile=False, safe_mode=True)
 
 
@@ -135,37 +135,37 @@ def _keras_2(file: Path, first: Exception, config: Any) -> Any:
     try:
         keras = importlib.import_module("tf_keras")
     except ImportError:
-        raise Refused(
+        raise RefusedError(
             f"{why}, and tf_keras, which reads files of Keras 2, is not installed: pip install tf_keras"
         ) from None
     try:
         with keras.src.saving.serialization_lib.SafeModeScope(True):
             return keras.models.load_model(str(file), compile=False, safe_mode=True)
-    except Exception as error:  # noqa: BLE001
-        raise _known_refusal(error, config) or Refused(f"{why}, nor does Keras 2 ({_line(error)})") from None
+    except Exception as error:
+        raise _known_refusal(error, config) or RefusedError(f"{why}, nor does Keras 2 ({_line(error)})") from None
 
 
-def _known_refusal(error: Exception, config: Any) -> Refused | None:
+def _known_refusal(error: Exception, config: Any) -> RefusedError | None:
     """What an error of Keras means, where that is known."""
-    if isinstance(error, Refused):
+    if isinstance(error, RefusedError):
         return error
     text = str(error)
     if re.search(r"safe_mode|unsafe|Lambda", text) and re.search(r"lambda", text, re.IGNORECASE):
-        return Refused("a Lambda layer brings Python code, which is not run: write the model without it")
+        return RefusedError("a Lambda layer brings Python code, which is not run: write the model without it")
     for pattern in (
         r"Could not locate (?:class|function) '([^']+)'",
         r"Unknown (?:layer|object|class)(?: or function)?:? '?([\w>.]+)'?",
         r"Could not deserialize class '([^']+)' because its parent module",
     ):
         if found := re.search(pattern, text):
-            return Refused(
-                f"{found[1]!r} is not a class of Keras, and the file does not hold its code: export the model where the "
-                "class is defined, with model.export"
+            return RefusedError(
+                f"{found[1]!r} is not a class of Keras, and the file does not hold its code: export the model where "
+                "the class is defined, with model.export"
             )
     if re.search(
         r"not a zip|BadZip|truncated file|bad object header|unable to (synchronously )?open", text, re.IGNORECASE
     ):
-        return Refused(f"the file is damaged: {_line(error)}")
+        return RefusedError(f"the file is damaged: {_line(error)}")
     return None
 
 
@@ -178,8 +178,8 @@ def _export(model: Any, folder: Path) -> str:
         model = keras.Model(model.input, dict(zip(names, model.outputs, strict=True)))
     try:
         model.export(str(folder), format="tf_saved_model", verbose=False)
-    except Exception as error:  # noqa: BLE001
-        raise Refused(f"Keras read the model and cannot export it: {_line(error)}") from None
+    except Exception as error:
+        raise RefusedError(f"Keras read the model and cannot export it: {_line(error)}") from None
     return "exported by Keras 3"
 
 
@@ -187,8 +187,8 @@ def _export_2(model: Any, folder: Path) -> str:
     """Export with Keras 2: a signature serving_default, with the names of the input and output layers."""
     try:
         model.save(str(folder), save_format="tf", include_optimizer=False)
-    except Exception as error:  # noqa: BLE001
-        raise Refused(f"Keras 2 read the model and cannot export it: {_line(error)}") from None
+    except Exception as error:
+        raise RefusedError(f"Keras 2 read the model and cannot export it: {_line(error)}") from None
     return "exported by Keras 2"
 
 

@@ -71,8 +71,8 @@ def refuse_unknown_ops(nodes: Iterable[Any], functions: Mapping[str, Any], path:
     if found is not None:
         op, name = found
         raise GraphError(
-            f"{path}: node {name!r} is a {op}, an op that this TensorFlow does not know; a custom op's library has to be "
-            "loaded first, and where the answers do not need the node give --outputs that come before it"
+            f"{path}: node {name!r} is a {op}, an op that this TensorFlow does not know; a custom op's library has to "
+            "be loaded first; where the answers do not need the node, name --outputs that come before it"
         )
 
 

@@ -13,7 +13,7 @@ from tfslim_core.importing import Opened
 
 
 def told(bundle: Bundle, found: Opened) -> Bundle:
-    """The bundle with a manifest that names the model as it was given; as it is for a SavedModel that was read in place.
+    """The bundle with a manifest that names the model as it was given; as it is where a SavedModel was read in place.
 
     Its bytes and digest are those of the model's own files: a training checkpoint's slots count, the graph does not.
     """
@@ -33,7 +33,7 @@ def told(bundle: Bundle, found: Opened) -> Bundle:
 
 
 def digest(files: Sequence[Path]) -> str:
-    """The sha256, as hex, over the lines `relative path NUL sha256 of the file LF`, as of a directory of these files."""
+    """As `storage.digest` of a directory of these files alone."""
     folder = Path(os.path.commonpath([file.parent for file in files]))
     total = hashlib.sha256()
     for name, file in sorted((file.relative_to(folder).as_posix(), file) for file in files):
