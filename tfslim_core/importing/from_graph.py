@@ -79,6 +79,7 @@ def write_saved_model(
     wanted |= {one.node for one in fed if one not in interior}
     initializers = _initializers(nodes, wanted)
     wanted |= nodes.before(initializers)
+    nodes.refuse_dangling(name for name in wanted if name not in {one.node for one in interior})
     called = needed_functions((nodes.by_name[name] for name in wanted), nodes.functions)
     bodies = [node for name in called for node in nodes.functions[name].node_def]
     refuse_unknown_ops([*(n for n in graph_def.node if n.name in wanted), *bodies], nodes.functions, source)
@@ -87,8 +88,9 @@ def write_saved_model(
     moved = {one: Input(names(f"fed/{one.node}" + f"_{one.port}" * bool(one.port)), 0) for one in interior}
     variables = [name for name in wanted if nodes.by_name[name].op in VARIABLES]
     if restorer is None and variables:
+        many = f"{len(variables)} variable{'s' * (len(variables) > 1)}"
         raise ModelError(
-            f"{source} is not frozen: it needs {len(variables)} variables (the first is {min(variables)!r}) whose "
+            f"{source} is not frozen: it needs {many} (the first is {min(variables)!r}) whose "
             "values are in a checkpoint: give that, and this graph with --graph"
         )
     restoring = restorer(wanted, names) if restorer is not None else Restoring()

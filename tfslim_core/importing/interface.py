@@ -27,13 +27,16 @@ _PIPELINES = frozenset(
     """IteratorGetNext IteratorGetNextSync QueueDequeue QueueDequeueV2 QueueDequeueMany QueueDequeueManyV2
     QueueDequeueUpTo QueueDequeueUpToV2 ReaderRead ReaderReadV2 ReaderReadUpTo ReaderReadUpToV2""".split()
 )
+_SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank"})  # of an output: what reads it is no step further
 _VARIABLES = frozenset({"VariableV2", "Variable", "VarHandleOp"})
 _NO_OUTPUT = re.compile(
     r".*Summary.*|Assert|NoOp|Save.*|Restore.*|ShardedFilename|MergeV2Checkpoints|(Resource|Sparse)*Apply.*|Assign.*|"
     r"(Resource|)Scatter.*|InitializeTable.*|Queue.*|VarIsInitializedOp|IsVariableInitialized|ReadVariableOp|"
     r"Lookup.*Import.*|PrintV2|Const|.*Dataset.*|.*Iterator.*"
 )
-_BACKWARD = re.compile(r"(^|/)(gradients(_\d+)?|train(_op)?|optimizer|[A-Za-z]*GradientTape)(/|$)")
+_ASIDE = re.compile(
+    r"(^|/)(gradients(_\d+)?|train(_op)?|optimizer|[A-Za-z]*GradientTape|AssertGuard|assert_[a-z_]+(_\d+)?)(/|$)"
+)
 _SWITCH = re.compile(r"keep_?prob|drop_?out|(is_?)?train|phase|learning_?(rate|phase)|(^|_)lr$", re.IGNORECASE)
 _SHOWN = 10
 
@@ -86,6 +89,17 @@ class Nodes:
             sources = map(parse_input, self.by_name[name].input)
             todo += [source.node for source in sources if source not in stop]
         return found
+
+    def refuse_dangling(self, names: Iterable[str]) -> None:
+        """Refuse nodes that read what is not there.
+
+        Raises:
+            GraphError: one does.
+        """
+        for name in names:
+            for text in self.by_name[name].input:
+                if parse_input(text).node not in self.by_name:
+                    raise GraphError(f"node {name!r} reads {text!r}, which does not exist")
 
     def after(self, tensors: Iterable[Input]) -> set[str]:
         """The nodes that these tensors reach."""
@@ -217,6 +231,7 @@ def _guessed_inputs(nodes: Nodes, outputs: Sequence[str], notes: list[str]) -> l
     pipelines = {source for source in sources if nodes.by_name[source.node].op in _PIPELINES}
     # Placeholders behind a pipeline, the arguments of a dataset, are not what requests feed.
     wanted = nodes.before(outputs, pipelines)
+    nodes.refuse_dangling(wanted)
     read = {source for name in wanted for source in data_inputs(nodes.by_name[name])}
     found = [s for s in sources if (s in read if s in pipelines else s.node in wanted)]
     if not found:
@@ -241,12 +256,13 @@ def _guessed_outputs(nodes: Nodes, inputs: Mapping[str, str] | None, notes: list
     for name, node in nodes.by_name.items():
         if name not in fed or name in judged or not _is_output(nodes, name):
             continue
-        if any(r in fed and r not in judged and _is_output(nodes, r) for r in nodes.readers_of(name)):
+        readers = (r for r in nodes.readers_of(name) if r in fed and r not in judged)
+        if any(_is_step(nodes, r) and nodes.by_name[r].op not in _SHAPES for r in readers):
             continue
         if node.op == "ArgMax":
             found.append(data_inputs(node)[0])  # the class alone would say little
-        ports = 1 if node.op.startswith("FusedBatchNorm") else len(nodes.outputs_of(name))
-        found += [Input(name, port) for port in range(ports)]
+        dtypes = nodes.outputs_of(name)[: 1 if node.op.startswith("FusedBatchNorm") else None]
+        found += [Input(name, port) for port, dtype in enumerate(dtypes) if _is_value(dtype)]
     found = [one for one in dict.fromkeys(found) if one not in sources]
     if not found:
         some = ", ".join([name for name in nodes.by_name if name in fed and len(nodes.outputs_of(name))][-5:])
@@ -259,14 +275,22 @@ def _guessed_outputs(nodes: Nodes, inputs: Mapping[str, str] | None, notes: list
     return found
 
 
+def _is_step(nodes: Nodes, name: str) -> bool:
+    """Whether a node is a part of the computation, rather than bookkeeping or training beside it."""
+    return not _NO_OUTPUT.fullmatch(nodes.by_name[name].op) and not _ASIDE.search(name)
+
+
 def _is_output(nodes: Nodes, name: str) -> bool:
-    node = nodes.by_name[name]
-    if _NO_OUTPUT.fullmatch(node.op):
-        return False
     dtypes = nodes.outputs_of(name)
-    if not dtypes or dtypes[0] >= ops.REF or dtypes[0] in (tf.resource.as_datatype_enum, tf.variant.as_datatype_enum):
+    if not _is_step(nodes, name) or not any(map(_is_value, dtypes)):
         return False
-    return not _BACKWARD.search(name)
+    # What was asserted: a truth that nothing but an assertion reads.
+    return dtypes[0] != tf.bool.as_datatype_enum or not any(nodes.readers_of(name))
+
+
+def _is_value(dtype: int) -> bool:
+    """Whether a client could be given a tensor of this dtype."""
+    return dtype < ops.REF and dtype not in (tf.resource.as_datatype_enum, tf.variant.as_datatype_enum)
 
 
 def _labels(nodes: Nodes, sources: Sequence[Input]) -> set[Input]:
@@ -290,7 +314,7 @@ def _meets_weights(nodes: Nodes, source: Input, learned: Collection[str], others
     todo = [reader for port, reader in nodes.readers.get(source.node, ()) if port == source.port]
     while todo:
         name = todo.pop()
-        if name in seen or not _is_output(nodes, name):
+        if name in seen or not _is_step(nodes, name):
             continue
         seen.add(name)
         beside = [s for s in data_inputs(nodes.by_name[name]) if s != source and s.node in learned]

@@ -98,12 +98,17 @@ def _hdf5_config(file: Path) -> tuple[Any, str]:
 def _refuse_code(config: Any) -> None:
     """Python code in a file is code of whoever wrote the file."""
     for one in _dictionaries(config):
-        inner = one.get("config")
-        marshalled = isinstance(inner, dict) and (
-            inner.get("function_type") == "lambda" or isinstance(inner.get("function"), (list, tuple))
-        )
-        if one.get("class_name") == "__lambda__" or (one.get("class_name") == "Lambda" and marshalled):
-            name = inner.get("name") if isinstance(inner, dict) else None
+        inner = one.get("config") if isinstance(one.get("config"), dict) else {}
+        function = inner.get("function")
+        layer = str(one.get("class_name")).rpartition(">")[2] == "Lambda"
+        code = isinstance(function, list) or (isinstance(function, dict) and function.get("class_name") == "__lambda__")
+        typed = any(value == "lambda" for key, value in one.items() if str(key).endswith("_type"))
+        if (
+            one.get("class_name") == "__lambda__"
+            or typed
+            or (layer and (code or inner.get("function_type") == "lambda"))
+        ):
+            name = inner.get("name") if layer else None
             raise RefusedError(
                 f"the Lambda layer{f' {name!r}' if name else ''} brings Python code, which is not run: write the model "
                 "with a layer of Keras in its place, or export it yourself with model.export"

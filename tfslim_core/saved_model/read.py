@@ -107,7 +107,9 @@ def _with_tags(proto: Any, tags: Sequence[str], root: Path) -> Any:
         if set(meta_graph.meta_info_def.tags) == set(tags):
             return meta_graph
     known = "; ".join(",".join(sorted(m.meta_info_def.tags)) or "(no tags)" for m in proto.meta_graphs)
-    raise ModelError(f"{root} has no MetaGraph with the tags {','.join(sorted(tags))}; it has: {known} (choose with --tags)")
+    raise ModelError(
+        f"{root} has no MetaGraph with the tags {','.join(sorted(tags))}; it has: {known} (choose with --tags)"
+    )
 
 
 def _chosen(meta_graph: Any, names: Sequence[str] | None, root: Path) -> dict[str, Any]:
