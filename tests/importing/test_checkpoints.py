@@ -191,7 +191,7 @@ def test_what_does_not_fit_is_one_line(trained, tmp_path):
         prefix, outputs=["probabilitis"]
     )
     assert "need the placeholder 'images' too" in refusal(prefix, inputs=["labels"], outputs=["probabilities"])
-    assert "no such file, directory or checkpoint; did you mean 'model.ckpt-2'?" in refusal(copy / "model.ckpt-3")
+    assert "no such directory, file or checkpoint; did you mean 'model.ckpt-2'?" in refusal(copy / "model.ckpt-3")
     assert "is no graph" in refusal(prefix, graph=Path(f"{prefix}.index"))
     Path(f"{prefix}.data-00000-of-00001").unlink()
     assert "data-00000-of-00001 is missing" in refusal(prefix)

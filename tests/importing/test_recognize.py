@@ -111,7 +111,7 @@ def test_directories(tmp_path):
         (tmp_path / version / "saved_model.pb").write_text("x")
     assert f"it holds one in 10, the highest of 2: give {tmp_path / '10'}" in told(tmp_path)
     assert recognize(tmp_path / "10").kind is Kind.SAVED_MODEL
-    assert "no such file, directory or checkpoint; did you mean 'best.keras'?" in told(tmp_path / "best.kera")
+    assert "no such directory, file or checkpoint; did you mean 'best.keras'?" in told(tmp_path / "best.kera")
     assert "is not there either" in told(tmp_path / "nowhere/model")
 
 

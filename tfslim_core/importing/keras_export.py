@@ -98,7 +98,8 @@ def _hdf5_config(file: Path) -> tuple[Any, str]:
 def _refuse_code(config: Any) -> None:
     """Python code in a file is code of whoever wrote the file."""
     for one in _dictionaries(config):
-        inner = one.get("config") if isinstance(one.get("config"), dict) else {}
+        found = one.get("config")
+        inner: dict[str, Any] = found if isinstance(found, dict) else {}
         function = inner.get("function")
         layer = str(one.get("class_name")).rpartition(">")[2] == "Lambda"
         code = isinstance(function, list) or (isinstance(function, dict) and function.get("class_name") == "__lambda__")

@@ -1,8 +1,9 @@
 """What keeps a graph from being loaded although nothing is wrong with what it computes, put right; and what is wrong.
 
-- An attribute that this TensorFlow's op does not have, at the default that the graph's writer gave it, says nothing:
-  TensorFlow itself drops such ones where it knows the default. Without a list of the writer's ops `false`, an empty
-  text and an empty list count as the default; anything else may change what is computed, and is refused.
+- An attribute that this TensorFlow's op does not have. Its loaders ignore it, whatever it says, and older ones refuse
+  the model: so it goes from a SavedModel, whose answers are the server's. In a graph by itself it goes where it says
+  nothing: at the default that the writer's list of ops gives it, or, without a list, `false`, an empty text or an
+  empty list. Anything else there may change what was meant, and is refused.
 - Colocation with a node that is not there any more, as graph surgery leaves it: placement alone.
 """
 
@@ -20,10 +21,11 @@ _COLOCATED = "_class"
 _AT = b"loc:@"
 
 
-def mend(graph_def: Any, written_with: Iterable[Any] = ()) -> list[str]:
+def mend(graph_def: Any, written_with: Iterable[Any] = (), *, served: bool = False) -> list[str]:
     """Mend a GraphDef in place, its functions too; what was done, a sentence each.
 
-    written_with: OpDefs of the TensorFlow that wrote it, as a MetaGraph lists them.
+    written_with: OpDefs of the TensorFlow that wrote it, as a MetaGraph lists them. served: whether a server loads it
+    as it is.
 
     Raises:
         GraphError: an attribute is unknown, and what it says cannot be left out.
@@ -35,21 +37,26 @@ def mend(graph_def: Any, written_with: Iterable[Any] = ()) -> list[str]:
         for attr in one.attr
         if attr.HasField("default_value")
     }
-    dropped = Counter[tuple[str, str]]()
+    dropped = Counter[tuple[str, str, str]]()
     lost = 0
     for nodes in (graph_def.node, *(function.node_def for function in graph_def.library.function)):
         for node in nodes:
             for key in _unknown(node, functions):
-                _refuse_meaning(node, key, defaults)
+                said = "which said nothing" if _is_default(node, key, defaults) else f"which said {_shown(node, key)}"
+                if said != "which said nothing" and not served:
+                    raise GraphError(
+                        f"node {node.name!r} ({node.op}) has the attribute {key!r} ({_shown(node, key)}), which this "
+                        "TensorFlow does not know and which may matter; write it with a TensorFlow as old as this"
+                    )
                 del node.attr[key]
-                dropped[node.op, key] += 1
+                dropped[node.op, key, said] += 1
     if any(_COLOCATED in node.attr for node in graph_def.node):
         names = {node.name.encode() for node in graph_def.node}
         lost = sum(_forget_lost(node, names) for node in graph_def.node if _COLOCATED in node.attr)
     notes = [
-        f"mended: attribute {key!r} of {count} {op} node{'s' * (count != 1)}, which this TensorFlow does not know and "
-        "which said nothing, was left out"
-        for (op, key), count in sorted(dropped.items())
+        f"mended: attribute {key!r} of {count} {op} node{'s' * (count != 1)}, {said}, was left out: this TensorFlow "
+        "does not know it"
+        for (op, key, said), count in sorted(dropped.items())
     ]
     if lost:
         notes.append(f"mended: {lost} node{'s' * (lost != 1)} sat with nodes that are not in the graph")
@@ -91,16 +98,13 @@ def _declared(op: str) -> frozenset[str] | None:
     return None if definition is None else frozenset(attr.name for attr in definition.attr)
 
 
-def _refuse_meaning(node: Any, key: str, defaults: Mapping[tuple[str, str], Any]) -> None:
-    value = node.attr[key]
+def _is_default(node: Any, key: str, defaults: Mapping[tuple[str, str], Any]) -> bool:
     default = defaults.get((node.op, key))
-    if value == default if default is not None else _says_nothing(value):
-        return
-    shown = " ".join(str(value).split())[:60]
-    raise GraphError(
-        f"node {node.name!r} ({node.op}) has the attribute {key!r} ({shown}), which this TensorFlow does not know and "
-        "which may matter; write the model with a TensorFlow as old as this one"
-    )
+    return bool(node.attr[key] == default) if default is not None else _says_nothing(node.attr[key])
+
+
+def _shown(node: Any, key: str) -> str:
+    return " ".join(str(node.attr[key]).split())[:60]
 
 
 def _says_nothing(value: Any) -> bool:

@@ -72,7 +72,7 @@ def recognize(path: Path) -> Recognized:
         return Recognized(Kind.CHECKPOINT, path)
     siblings = [name for one in _listed(path.parent) for name in (one.name, _without_suffix(one).name)]
     what = f"; {path.parent} is not there either" if not path.parent.is_dir() else nearest(path.name, siblings)
-    raise ModelError(f"{path}: no such file, directory or checkpoint{what}")
+    raise ModelError(f"{path}: no such directory, file or checkpoint{what}")
 
 
 def is_checkpoint(prefix: Path) -> bool:

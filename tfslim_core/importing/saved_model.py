@@ -9,7 +9,6 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tfslim_core.errors import GraphError
 from tfslim_core.importing.mending import mend
 from tfslim_core.importing.scratch import link, link_tree
 from tfslim_core.storage import inside
@@ -21,17 +20,14 @@ def mended(path: Path, folder: Path) -> list[str]:
     """Write a copy that loads into an empty folder, or nothing where the model needs none; what was done to it.
 
     Raises:
-        GraphError: what keeps it from loading cannot be mended.
+        ModelError: one of its files lies outside of it.
     """
     proto = _parsed(path)
     if proto is None:
         return []
     notes: list[str] = []
     for meta_graph in proto.meta_graphs:
-        try:
-            notes += mend(meta_graph.graph_def, meta_graph.meta_info_def.stripped_op_list.op)
-        except GraphError as error:
-            raise GraphError(f"{path}: {error}") from None
+        notes += mend(meta_graph.graph_def, meta_graph.meta_info_def.stripped_op_list.op, served=True)
     if not notes:
         return []
     (folder / "saved_model.pb").write_bytes(proto.SerializeToString(deterministic=True))
