@@ -140,7 +140,7 @@ def test_a_model_of_several_metagraphs_is_chosen_from_by_tags(tmp_path):
         builder.add_meta_graph_and_variables(session, ["train"], signature)
         builder.add_meta_graph(["serve", "gpu"], signature)
         builder.save()
-    with pytest.raises(ModelError, match=r"with the tags serve; it has: train; gpu,serve \(choose with --tags\)"):
+    with pytest.raises(ModelError, match=r"with the tags serve, choose with --tags; it has: train; gpu,serve"):
         api.freeze(tmp_path / "m", tmp_path / "b")
     report = api.freeze(tmp_path / "m", tmp_path / "b", tags=["gpu", "serve"])
     assert "tags gpu,serve, beside 1 more MetaGraph;" in report.notes[0]

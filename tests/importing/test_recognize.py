@@ -101,7 +101,7 @@ def told(path: Path) -> str:
 
 
 def test_directories(tmp_path):
-    assert "is an empty directory; what can be opened" in told(tmp_path)
+    assert "it holds no saved_model.pb, nor anything else" in told(tmp_path)
     (tmp_path / "notes.txt").write_text("x")
     assert "holds no saved_model.pb" in told(tmp_path)
     (tmp_path / "best.keras").write_text("x")

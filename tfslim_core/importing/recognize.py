@@ -108,6 +108,8 @@ def _directory(path: Path) -> Recognized:
         return Recognized(Kind.SAVED_MODEL, path)
     if is_bundle(path):
         return Recognized(Kind.BUNDLE, path)
+    if path.name == "variables" and any(path.parent.glob("saved_model.pb*")):
+        raise ModelError(f"{path} is not a SavedModel but the variables of one: give {path.parent}")
     if (path / "checkpoint").is_file():
         return Recognized(Kind.CHECKPOINT, latest(path / "checkpoint"))
     prefixes = [one.with_suffix("") for one in _listed(path) if one.suffix == ".index"]
@@ -120,7 +122,7 @@ def _directory(path: Path) -> Recognized:
         )
     entries = _listed(path)
     if not entries:
-        raise ModelError(f"{path} is an empty directory; what can be opened: {KNOWN}")
+        raise ModelError(f"{path} is not a SavedModel: it holds no saved_model.pb, nor anything else")
     below = [one.name for one in entries if any(one.glob("saved_model.pb*"))]
     if below:
         several = f", the highest of {len(below)}" if len(below) > 1 else ""
@@ -128,7 +130,7 @@ def _directory(path: Path) -> Recognized:
         raise ModelError(f"{path} is not a SavedModel, it holds one in {best}{several}: give {path / best}")
     files = [one.name for one in entries if one.suffix in (".pb", ".pbtxt", ".keras", ".h5", ".hdf5", ".meta")]
     hint = f"; did you mean {path / files[0]}?" if len(files) == 1 else f"; it holds {', '.join(files)}" * bool(files)
-    raise ModelError(f"{path} is a directory and not a SavedModel: it holds no saved_model.pb{hint}")
+    raise ModelError(f"{path} is not a SavedModel: it holds no saved_model.pb{hint}")
 
 
 def latest(state: Path) -> Path:

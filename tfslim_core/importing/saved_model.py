@@ -49,10 +49,11 @@ def seen(path: Path, tags: Sequence[str]) -> str:
     if found is None:
         return "SavedModel"
     names = [name for name in sorted(found.signature_def) if not name.startswith("__saved_model_")]
+    version = found.meta_info_def.tensorflow_version
     others = len(proto.meta_graphs) - 1
     more = f", beside {others} more MetaGraph{'s' * (others > 1)}" if others else ""
     return (
-        f"SavedModel of {_maker(path, found)} (TensorFlow {found.meta_info_def.tensorflow_version or 'unknown'}), tags "
+        f"SavedModel of {_maker(path, found)}{f' (TensorFlow {version})' if version else ''}, tags "
         f"{','.join(sorted(tags)) or 'none'}{more}; signatures {', '.join(names) or 'none'}"
     )
 

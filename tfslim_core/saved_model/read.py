@@ -108,7 +108,7 @@ def _with_tags(proto: Any, tags: Sequence[str], root: Path) -> Any:
             return meta_graph
     known = "; ".join(",".join(sorted(m.meta_info_def.tags)) or "(no tags)" for m in proto.meta_graphs)
     raise ModelError(
-        f"{root} has no MetaGraph with the tags {','.join(sorted(tags))}; it has: {known} (choose with --tags)"
+        f"{root} has no MetaGraph with the tags {','.join(sorted(tags))}, choose with --tags; it has: {known}"
     )
 
 
