@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from tfslim_core import ops
-from tfslim_core.errors import ModelError, nearest
+from tfslim_core.errors import GraphError, ModelError, nearest
 from tfslim_core.graph import Input, NameMaker, NodeDef, constant, data_inputs, make_node, rewired
 from tfslim_core.importing.from_graph import VARIABLES, Restoring, one_signature, write_saved_model
 from tfslim_core.importing.interface import Nodes, find
@@ -261,7 +261,10 @@ def _check_shape(node: NodeDef, key: str, keys: _Keys) -> None:
 
 
 def _dtype(node: NodeDef) -> int:
-    return int(node.attr["dtype"].type)
+    try:
+        return int(tf.as_dtype(node.attr["dtype"].type).as_datatype_enum)
+    except TypeError:
+        raise GraphError(f"the variable {node.name!r} has no dtype") from None
 
 
 def _read(prefix: str, place: _Place, dtype: int, names: NameMaker) -> tuple[str, list[NodeDef]]:
@@ -318,8 +321,12 @@ def _restore_part(nodes: Nodes, saver: Any) -> list[str]:
 
 
 def _through(nodes: Nodes, source: Input) -> Input:
-    while source.node in nodes.by_name and nodes.by_name[source.node].op in ("Identity", "ReadVariableOp", "Reshape"):
-        source = data_inputs(nodes.by_name[source.node])[0]
+    seen: set[Input] = set()
+    while source not in seen and source.node in nodes.by_name:
+        seen.add(source)
+        node = nodes.by_name[source.node]
+        if node.op in ("Identity", "ReadVariableOp", "Reshape") and data_inputs(node):
+            source = data_inputs(node)[0]
     return source
 
 
@@ -330,16 +337,24 @@ def _restored_tensor(nodes: Nodes, source: Input) -> tuple[_Place, int] | None:
     if node is None or node.op not in _RESTORES:
         return None
     sources = data_inputs(node)
+    if len(sources) < 2:
+        return None
     keys = _strings(nodes, sources[1])
     parts = _strings(nodes, sources[2]) if len(sources) > 2 else [""] * len(keys)
     if source.port >= min(len(keys), len(parts)):
         return None
-    dtype = node.attr["dtypes"].list.type[source.port] if node.op == "RestoreV2" else node.attr["dt"].type
-    return _Place(keys[source.port], parts[source.port]), int(dtype)
+    dtypes = list(node.attr["dtypes"].list.type) if node.op == "RestoreV2" else [node.attr["dt"].type]
+    if source.port >= len(dtypes):
+        return None
+    return _Place(keys[source.port], parts[source.port]), int(dtypes[source.port])
 
 
 def _strings(nodes: Nodes, source: Input) -> list[str]:
     node = nodes.by_name.get(_through(nodes, source).node)
     if node is None or node.op != "Const":
         return []
-    return [text.decode(errors="replace") for text in tf.make_ndarray(node.attr["value"].tensor).ravel().tolist()]
+    try:
+        texts = tf.make_ndarray(node.attr["value"].tensor).ravel().tolist()
+    except (ValueError, TypeError):
+        return []
+    return [text.decode(errors="replace") for text in texts if isinstance(text, bytes)]

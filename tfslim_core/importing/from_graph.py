@@ -156,12 +156,13 @@ def _assets(
         node = nodes.by_name[name]
         if not _FROM_FILE.fullmatch(node.op):
             continue
-        constant = nodes.by_name[data_inputs(node)[1].node]
-        if constant.op != "Const":
-            raise ModelError(
-                f"{source}: table initializer {name!r} computes the name of its file, which is not followed"
-            )
-        text = tf.make_ndarray(constant.attr["value"].tensor).item()
+        constant = nodes.by_name[data_inputs(node)[-1].node]
+        try:
+            text = tf.make_ndarray(constant.attr["value"].tensor).item() if constant.op == "Const" else None
+        except (ValueError, TypeError):
+            text = None
+        if not isinstance(text, bytes):
+            raise ModelError(f"{source}: table initializer {name!r} does not say by a constant which file it reads")
         filename = Path(text.decode(errors="replace")).name
         if not filename or beside is None or not (beside / filename).is_file():
             raise ModelError(
@@ -198,7 +199,7 @@ def _inferred(graph_def: Any, nodes: Nodes, one: Input) -> Any:
     part.node.extend(node for node in graph_def.node if node.name in wanted)
     try:
         return _imported(part).get_tensor_by_name(f"{one.node}:{one.port}").shape.as_proto()
-    except (ValueError, KeyError, tf.errors.OpError):
+    except (ValueError, KeyError, TypeError, tf.errors.OpError):
         return unknown
 
 
@@ -209,7 +210,10 @@ def _imported(graph_def: Any) -> Any:
 
 
 def _placeholder(nodes: Nodes, one: Input, name: str, shape: Any) -> NodeDef:
-    dtype = ops.output_dtypes(nodes.by_name[one.node], nodes.functions)[one.port] % ops.REF
+    dtypes = ops.output_dtypes(nodes.by_name[one.node], nodes.functions)
+    if one.port >= len(dtypes):
+        raise GraphError(f"the input {str(one)!r} does not exist: {one.node!r} has {len(dtypes)} outputs")
+    dtype = dtypes[one.port] % ops.REF
     node = make_node("Placeholder", name, [], dtype=tf.as_dtype(dtype))
     node.attr["shape"].shape.CopyFrom(shape)
     return node
@@ -219,7 +223,7 @@ def _describe(meta_graph: Any, signatures: Mapping[str, Any], moved: Mapping[Inp
     """Write the signatures with the dtypes and shapes that TensorFlow infers; it refuses a graph that is not valid."""
     try:
         graph = _imported(meta_graph.graph_def)
-    except (ValueError, KeyError, tf.errors.OpError) as error:
+    except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
         raise GraphError(f"{source}: TensorFlow does not take this graph: {one_line(error)}") from None
     for name, signature in signatures.items():
         made = meta_graph.signature_def[name]
@@ -231,6 +235,11 @@ def _describe(meta_graph: Any, signatures: Mapping[str, Any], moved: Mapping[Inp
                 where = parse_input(info.name)
                 where = moved.get(where, where)
                 info.name = f"{where.node}:{where.port}"
-                tensor = graph.get_tensor_by_name(info.name)
+                try:
+                    tensor = graph.get_tensor_by_name(info.name)
+                except (KeyError, ValueError):
+                    raise GraphError(
+                        f"{source}: signature {name!r} names {info.name!r}, which does not exist"
+                    ) from None
                 info.dtype = tensor.dtype.base_dtype.as_datatype_enum
                 info.tensor_shape.CopyFrom(tensor.shape.as_proto())

@@ -259,7 +259,7 @@ def _guessed_outputs(nodes: Nodes, inputs: Mapping[str, str] | None, notes: list
         readers = (r for r in nodes.readers_of(name) if r in fed and r not in judged)
         if any(_is_step(nodes, r) and nodes.by_name[r].op not in _SHAPES for r in readers):
             continue
-        if node.op == "ArgMax":
+        if node.op == "ArgMax" and data_inputs(node):
             found.append(data_inputs(node)[0])  # the class alone would say little
         dtypes = nodes.outputs_of(name)[: 1 if node.op.startswith("FusedBatchNorm") else None]
         found += [Input(name, port) for port, dtype in enumerate(dtypes) if _is_value(dtype)]

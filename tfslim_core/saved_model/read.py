@@ -164,7 +164,7 @@ def open_checkpoint(prefix: str) -> Any:
     """
     try:
         return tf.train.load_checkpoint(prefix)
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         raise ModelError(f"{prefix}: the variables cannot be read: {one_line(error)}") from None
 
 
