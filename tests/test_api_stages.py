@@ -193,7 +193,6 @@ def test_what_is_no_bundle_is_refused(stage, original, bundle, tmp_path):
 def test_what_is_no_saved_model_is_refused(original, tmp_path):
     out = tmp_path / "out"
     refused(lambda: api.freeze(tmp_path / "none", out), tmp_path, "no such directory", ModelError)
-    refused(lambda: api.freeze(original / "saved_model.pb", out), tmp_path, "is a file", ModelError)
     refused(lambda: api.freeze(original / "variables", out), tmp_path, "is not a SavedModel", ModelError)
     refused(lambda: api.freeze(original, out, tags=["train"]), tmp_path, "it has: serve", ModelError)
     refused(lambda: api.freeze(original, out, signatures=["serv"]), tmp_path, "it has: serving_default", ModelError)

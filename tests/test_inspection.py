@@ -173,12 +173,12 @@ def test_what_is_no_model(model, tmp_path):
     (tmp_path / "empty").mkdir()
     for path, words in (
         (tmp_path / "nothing", "no such directory"),
-        (tmp_path / "file", "is a file, not a SavedModel"),
+        (tmp_path / "file", "is an empty file"),
         (tmp_path / "empty", "is not a SavedModel: it holds no saved_model.pb"),
     ):
         with pytest.raises(ModelError, match=words):
             api.inspect(path)
-    with pytest.raises(ModelError, match="no MetaGraph with the tags train; it has: serve"):
+    with pytest.raises(ModelError, match="no MetaGraph with the tags train, choose with --tags; it has: serve"):
         api.inspect(model, tags=["train"])
 
 

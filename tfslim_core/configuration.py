@@ -20,6 +20,9 @@ class Configuration(BaseModel):
     report: str | None = None
     tags: list[str] | None = None
     signatures: list[str] | None = None
+    inputs: list[str] | None = None
+    outputs: list[str] | None = None
+    graph: str | None = None
     transforms: str | None = None
     encoding: str | None = None
     include: list[str] | None = None

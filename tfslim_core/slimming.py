@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from tfslim_core import encodings, gate, registry, storage
 from tfslim_core.bundle import Bundle
 from tfslim_core.fidelity.facts import bundle_facts, promised_facts
+from tfslim_core.importing import Opened
+from tfslim_core.importing.origin import told as told_of
 from tfslim_core.quantization.encode_weights import Choice
 from tfslim_core.quantization.harm import NO_HARM, Harm, measure_harm
 from tfslim_core.report import ReportContext, Stage
@@ -77,8 +79,8 @@ class Slimmed:
     errors: Mapping[str, float]
 
 
-def slim_into(source: Path, servable: Path, report: Path, settings: Settings, progress: Progress) -> Slimmed:
-    """Slim `source` into the empty directory `servable`, and write verdict.json into the empty directory `report`.
+def slim_into(source: Opened, servable: Path, report: Path, settings: Settings, progress: Progress) -> Slimmed:
+    """Slim a model into the empty directory `servable`, and write verdict.json into the empty directory `report`.
 
     With no encoding asked for it is int8, and weights that it measurably harms are left alone.
 
@@ -90,9 +92,10 @@ def slim_into(source: Path, servable: Path, report: Path, settings: Settings, pr
 
 
 def _slim_into(
-    source: Path, servable: Path, report: Path, settings: Settings, aside: Path, progress: Progress
+    model_in: Opened, servable: Path, report: Path, settings: Settings, aside: Path, progress: Progress
 ) -> Slimmed:
     """The same. aside: for files that are needed until the end."""
+    source = model_in.path
     _refuse_early(settings)
     stages: list[Stage] = []
     model = read_saved_model(source, settings.tags, settings.signatures)
@@ -102,7 +105,7 @@ def _slim_into(
     sample = take_sample(source, model.tags, list(model.signatures), given)
     start = time.monotonic()
     progress("freeze", 0, 0)
-    frozen = freeze_saved_model(model)
+    frozen = told_of(freeze_saved_model(model), model_in)
     stages.append(Stage("original", frozen.manifest.source.bytes, frozen.manifest.source.nodes))
     stages.append(_stage("freeze", frozen, start, "; ".join(frozen.manifest.notes)))
     timed = next(iter(sample.requests), None)

@@ -115,7 +115,7 @@ def test_a_step_that_fails_is_named_with_its_reason(data, tmp_path):
     )
     assert (exit_code, out) == (1, "")
     assert err.splitlines()[-1] == (
-        f"pipelines: freeze failed: {tmp_path / 'nothing'}: no such directory "
+        f"pipelines: freeze failed: {tmp_path / 'nothing'}: no such directory, file or checkpoint "
         f"(the whole log: {tmp_path / 'run/log.txt'})"
     )
     assert "Traceback" not in err

@@ -13,11 +13,20 @@ if TYPE_CHECKING:
     from tfslim_core.inspection import Inspection
 
 
-@in_buckets(reads=["model"], writes=["html"])
+@in_buckets(reads=["model", "graph"], writes=["html"])
 def inspect(
-    model: Location, *, tags: Sequence[str] = ("serve",), html: Location | None = None, overwrite: bool = False
+    model: Location,
+    *,
+    tags: Sequence[str] = ("serve",),
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    graph: Location | None = None,
+    html: Location | None = None,
+    overwrite: bool = False,
 ) -> Inspection:
-    """What is in a SavedModel or a bundle, what it costs, and what slimming would save. Nothing is run.
+    """What is in a model of any format or a bundle, what it costs, and what slimming would save. Nothing is run.
+
+    inputs, outputs, graph: as in freeze. A Keras file is read by Keras, in a process of its own.
 
     html: a file for a page that shows it, with a map of the bytes.
 
@@ -27,13 +36,13 @@ def inspect(
     """
     from tfslim_core.inspection import inspect as inspected
 
+    if html is not None:
+        storage.check_free(local(html), overwrite=overwrite)
+    found = inspected(local(model), tags, inputs, outputs, local(graph) if graph is not None else None)
     if html is None:
-        return inspected(local(model), tags)
+        return found
     from tfslim_core.report.inspection_page import inspection_html
 
-    target = local(html)
-    storage.check_free(target, overwrite=overwrite)
-    found = inspected(local(model), tags)
-    with storage.whole_file(target, overwrite=overwrite) as aside:
+    with storage.whole_file(local(html), overwrite=overwrite) as aside:
         aside.write_text(inspection_html(found), encoding="utf-8")
     return found

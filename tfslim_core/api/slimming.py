@@ -27,6 +27,9 @@ def slim(
     report: Location | None = None,
     tags: Sequence[str] = ("serve",),
     signatures: Sequence[str] | None = None,
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    graph: Location | None = None,
     transforms: str | None = None,
     encoding: str | None = None,
     include: Sequence[str] = (),
@@ -49,19 +52,20 @@ def slim(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> SlimReport:
-    """Slim a SavedModel and validate the result: all stages in one process.
+    """Slim a model of any format and validate the result, a SavedModel: all stages in one process.
 
-    encoding: without one it is int8, and weights that it measurably harms are left alone. data: name -> path; without
-    any the result is checked on made-up inputs and the verdict is inconclusive. A failed gate does not raise: the
-    servable and its report are written, and the outcome says so. budget: bounds such as "top1_agreement>=0.99": the
-    smallest encodings that hold them on a sample of the data, found within `search_minutes`.
-    prune_vocabulary: drop rows of embeddings too, as the stage of that name does with corpus, min_count, keep and to;
-    with a budget and neither of the two numbers, half of the budget is for that.
+    inputs, outputs, graph: as in freeze. encoding: without one it is int8, and weights that it measurably harms are
+    left alone. data: name -> path; without any the result is checked on made-up inputs and the verdict is inconclusive.
+    A failed gate does not raise: the servable and its report are written, and the outcome says so. budget: bounds such
+    as "top1_agreement>=0.99": the smallest encodings that hold them on a sample of the data, found within
+    `search_minutes`. prune_vocabulary: drop rows of embeddings too, as the stage of that name does with corpus,
+    min_count, keep and to; with a budget and neither of the two numbers, half of the budget is for that.
 
     Raises:
         UsageError: gates or a budget without data, or a budget and an encoding.
         TfslimError: as freeze, transform, quantize, reexport and validate raise it; nothing is written then.
     """
+    from tfslim_core.importing import opened
     from tfslim_core.report import write_report
     from tfslim_core.slimming import Settings, slim_into
 
@@ -106,11 +110,15 @@ def slim(
         pruning=pruning,
     )
     with ExitStack() as stack:
+        of = local(graph) if graph is not None else None
+        found = stack.enter_context(
+            opened(source, tags=tags, inputs=inputs, outputs=outputs, graph=of, progress=progress)
+        )
         beside = stack.enter_context(
             storage.whole_directory(reported, overwrite=overwrite) if reported else storage.scratch_directory()
         )
         servable = stack.enter_context(storage.whole_directory(target, overwrite=overwrite))
-        made = slim_into(source, servable, beside, settings, progress)
+        made = slim_into(found, servable, beside, settings, progress)
         context = replace(made.context, optimized_path=shown(target))
         write_report(beside, made.verdict, context)
     return SlimReport(target, reported, made.verdict, context, made.errors)

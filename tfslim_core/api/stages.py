@@ -27,21 +27,27 @@ def freeze(
     *,
     tags: Sequence[str] = ("serve",),
     signatures: Sequence[str] | None = None,
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    graph: Location | None = None,
     format: Literal["bundle", "graph_def"] = "bundle",  # noqa: A002  # the command's flag
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> StageReport:
-    """Freeze a SavedModel into a bundle (or a plain frozen GraphDef), ready for the other stages.
+    """Freeze a model of any format into a bundle (or a plain frozen GraphDef), ready for the other stages.
 
-    signatures: the ones to keep; all unless told.
+    signatures: the ones to keep; all unless told. inputs, outputs: tensors of a graph without signatures; guessed
+    unless told. graph: of a checkpoint that has no .meta. The report's first note says what the model was seen to be.
 
     Raises:
-        ModelError: it is not a SavedModel, is damaged, or lacks the tags or a signature.
+        ModelError, GraphError: it is of no known format, is damaged, or lacks the tags, a signature or a tensor.
+        UsageError: inputs, outputs or graph for a format that has its own.
         OutputExistsError: the output exists and `overwrite` is false.
     """
     from tfslim_core import stages
     from tfslim_core.fidelity.differences import refuse_losses
     from tfslim_core.fidelity.facts import bundle_facts, promised_facts
+    from tfslim_core.importing import opened, origin
     from tfslim_core.saved_model.freeze import freeze_saved_model
     from tfslim_core.saved_model.read import read_saved_model
     from tfslim_core.saved_model.sample_check import take_sample
@@ -50,23 +56,27 @@ def freeze(
     start = time.monotonic()
     source, out = local(model), local(bundle)
     storage.check_free(out, overwrite=overwrite)
-    opened = read_saved_model(source, tags, signatures)
-    progress("ask the original", 0, 0)
-    sample = take_sample(source, opened.tags, list(opened.signatures))
-    progress("freeze", 0, 0)
-    frozen = freeze_saved_model(opened)
+    beside = local(graph) if graph is not None else None
+    with opened(source, tags=tags, inputs=inputs, outputs=outputs, graph=beside, progress=progress) as found:
+        read = read_saved_model(found.path, tags, signatures)
+        progress("ask the original", 0, 0)
+        sample = take_sample(found.path, read.tags, list(read.signatures))
+        progress("freeze", 0, 0)
+        frozen = origin.told(freeze_saved_model(read), found)
 
-    def check(made: Bundle) -> Errors:
-        refuse_losses(promised_facts(opened), bundle_facts(made), "freezing")
-        return stages.checked(made, sample, "freezing", progress)
+        def check(made: Bundle) -> Errors:
+            refuse_losses(promised_facts(read), bundle_facts(made), "freezing")
+            return stages.checked(made, sample, "freezing", progress)
 
-    if format == "graph_def":
-        errors = check(frozen)
-        with storage.whole_file(out, overwrite=overwrite) as file:
-            write_graph_def(frozen, file)
-    else:
-        errors = stages.written(frozen, out, overwrite, check, progress)
-    return stage_report(frozen, Path(bundle), "freeze", start, errors, sample)
+        if format == "graph_def":
+            errors = check(frozen)
+            with storage.whole_file(out, overwrite=overwrite) as file:
+                write_graph_def(frozen, file)
+        else:
+            errors = stages.written(frozen, out, overwrite, check, progress)
+        return stage_report(
+            frozen, Path(bundle), "freeze", start, errors, sample, () if found.converted else found.notes
+        )
 
 
 @in_buckets(reads=["bundle"], writes=["out"])

@@ -29,6 +29,9 @@ def validate(
     batch_size: int = 32,
     fail_on_bad_records: float = 0.01,
     tags: Sequence[str] = ("serve",),
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    graph: Location | None = None,
     beam_options: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress = silent,
@@ -36,7 +39,8 @@ def validate(
     """Run both models on the data, as a Beam job, and judge the difference: verdict.json and report.html in `out`.
 
     data: name -> path or glob. bundle: the one that was re-exported; the report then tells what was done to the model.
-    gates: expressions such as "top1_agreement>=0.99"; the default ones unless told.
+    inputs, outputs, graph: of an original that has no signatures, as in freeze. gates: expressions such as
+    "top1_agreement>=0.99"; the default ones unless told.
 
     Raises:
         ModelError: a model cannot be opened, or the optimized one has another interface.
@@ -45,6 +49,7 @@ def validate(
         OutputExistsError: the output exists and `overwrite` is false.
     """
     from tfslim_core.bundle import read_bundle
+    from tfslim_core.importing import opened
     from tfslim_core.report import write_report
     from tfslim_core.summary import context_of, plain_context, stages_of
     from tfslim_core.validation.job import validate as validated
@@ -52,9 +57,13 @@ def validate(
     target, before, after = local(out), local(original), local(optimized)
     check_apart(target, before, after)
     storage.check_free(target, overwrite=overwrite)
-    with storage.whole_directory(target, overwrite=overwrite) as aside:
+    of = local(graph) if graph is not None else None
+    with (
+        opened(before, tags=tags, inputs=inputs, outputs=outputs, graph=of, progress=progress) as original_model,
+        storage.whole_directory(target, overwrite=overwrite) as aside,
+    ):
         found = validated(
-            before,
+            original_model.path,
             after,
             data,
             out=aside,

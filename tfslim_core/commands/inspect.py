@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from tfslim_core import api
 from tfslim_core.commands.app import app, err, out
-from tfslim_core.commands.options import AsJson, Model, Overwrite, Tags, listed
+from tfslim_core.commands.options import AsJson, GraphFile, Inputs, Model, Outputs, Overwrite, Tags, listed
 from tfslim_core.commands.printing import print_json, visible
 from tfslim_core.terminal import file_size
 
@@ -28,6 +28,9 @@ _ROLES = {"served": "", "optimizer": "optimizer state", "unread": "read by nothi
 def inspect(
     model: Model,
     tags: Tags = "serve",
+    inputs: Inputs = None,
+    outputs: Outputs = None,
+    graph: GraphFile = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Every tensor and op, not the most important alone.")
     ] = False,
@@ -37,8 +40,16 @@ def inspect(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is in a SavedModel or bundle, what it costs, and what slimming would save. Nothing is run."""
-    found = api.inspect(model, tags=listed(tags), html=html, overwrite=overwrite)
+    """Show what is in a model of any format or in a bundle, what it costs, and what slimming would save."""
+    found = api.inspect(
+        model,
+        tags=listed(tags),
+        inputs=listed(inputs) if inputs else None,
+        outputs=listed(outputs) if outputs else None,
+        graph=graph,
+        html=html,
+        overwrite=overwrite,
+    )
     if as_json:
         print_json(found.to_json())
         return
@@ -64,6 +75,8 @@ def _facts(found: Inspection, everything: bool) -> Table:
     made_by = f", TensorFlow {found.tensorflow_version}" if found.tensorflow_version else ""
     facts = Table.grid("", Column(overflow="fold"), padding=(0, 2))
     facts.add_row(found.kind, visible(f"{found.path}  (tags {','.join(found.tags) or 'none'}{made_by})"))
+    for note in found.notes:
+        facts.add_row("", visible(note))
     if len(found.tag_sets) > 1:
         others = "; ".join(",".join(one) or "none" for one in found.tag_sets if one != found.tags)
         facts.add_row("MetaGraphs", visible(f"{len(found.tag_sets)}; the others have the tags {others}"))
@@ -91,7 +104,7 @@ def _parts(found: Inspection) -> Table:
     table.add_column("bytes", justify="right")
     table.add_column("share", justify="right")
     for name, size in found.parts.items():
-        table.add_row(name, file_size(size), f"{100 * size / found.bytes:.1f} %")
+        table.add_row(name, file_size(size), f"{100 * size / sum(found.parts.values()):.1f} %")
     return table
 
 

@@ -10,7 +10,12 @@ import typer
 
 from tfslim_core.errors import UsageError
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A SavedModel directory.", show_default=False)]
+Model = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="A SavedModel, a .pb, a checkpoint, a .keras or .h5 file.", show_default=False
+    ),
+]
 BundleIn = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle, as freeze writes it.", show_default=False)]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="What to write; it appears whole.", show_default=False)]
 Base = Annotated[
@@ -19,6 +24,14 @@ Base = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON to stdout.")]
 Tags = Annotated[str, typer.Option("--tags", help="The MetaGraph's tags, with commas between.")]
+Inputs = Annotated[
+    str | None,
+    typer.Option(metavar="NAMES", help="Of a graph without signatures: nodes or tensors, with commas between."),
+]
+Outputs = Annotated[str | None, typer.Option(metavar="NAMES", help="The same; both are guessed, and shown.")]
+GraphFile = Annotated[
+    Path | None, typer.Option("--graph", metavar="FILE", help="Of a checkpoint without a .meta: .pb, .pbtxt or .meta.")
+]
 Data = Annotated[
     list[str] | None,
     typer.Option(

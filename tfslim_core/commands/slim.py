@@ -17,7 +17,9 @@ from tfslim_core.commands.options import (
     Data,
     Exclude,
     Gates,
+    GraphFile,
     Include,
+    Inputs,
     Keep,
     Label,
     MainOutput,
@@ -25,6 +27,7 @@ from tfslim_core.commands.options import (
     MinimumSize,
     Model,
     Out,
+    Outputs,
     Overwrite,
     SearchMinutes,
     Seed,
@@ -54,6 +57,9 @@ def slim(
     ] = None,
     transforms: Annotated[str | None, typer.Option(help="Instead of the default set.")] = None,
     signatures: Annotated[str | None, typer.Option(help="The signatures to keep, with commas between; all.")] = None,
+    inputs: Inputs = None,
+    outputs: Outputs = None,
+    graph: GraphFile = None,
     include: Include = None,
     exclude: Exclude = None,
     minimum_size: MinimumSize = None,
@@ -76,7 +82,7 @@ def slim(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Slim a SavedModel into a SavedModel: all stages at once, and a before/after table.
+    """Slim a model, of any format, into a SavedModel: all stages at once, and a before/after table.
 
     With --data the result is validated and exits with 3 when the gate fails, with 4 when nothing was proven; without
     it the answers are checked on made-up inputs only, and the report says so.
@@ -90,6 +96,9 @@ def slim(
         "report": report_dir,
         "transforms": transforms,
         "signatures": listed(signatures) if signatures else None,
+        "inputs": listed(inputs) if inputs else None,
+        "outputs": listed(outputs) if outputs else None,
+        "graph": graph,
         "include": include,
         "exclude": exclude,
         "minimum_size": minimum_size,

@@ -14,8 +14,11 @@ from tfslim_core.commands.options import (
     BadRecords,
     Data,
     Gates,
+    GraphFile,
+    Inputs,
     Label,
     MainOutput,
+    Outputs,
     Overwrite,
     Signature,
     Tags,
@@ -30,7 +33,9 @@ from tfslim_core.terminal import Narrator
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
 def validate(
     context: typer.Context,
-    original: Annotated[Path, typer.Argument(metavar="ORIGINAL", help="The model as it was.", show_default=False)],
+    original: Annotated[
+        Path, typer.Argument(metavar="ORIGINAL", help="The model as it was, of any format.", show_default=False)
+    ],
     optimized: Annotated[Path, typer.Argument(metavar="OPTIMIZED", help="The model to judge.", show_default=False)],
     report_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where verdict.json and report.html go.")],
     data: Data = None,
@@ -41,6 +46,9 @@ def validate(
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in a request.")] = 32,
     fail_on_bad_records: BadRecords = None,
     tags: Tags = "serve",
+    inputs: Inputs = None,
+    outputs: Outputs = None,
+    graph: GraphFile = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -63,6 +71,9 @@ def validate(
             batch_size=batch_size,
             fail_on_bad_records=0.01 if fail_on_bad_records is None else fail_on_bad_records,
             tags=listed(tags),
+            inputs=listed(inputs) if inputs else None,
+            outputs=listed(outputs) if outputs else None,
+            graph=graph,
             beam_options=context.args,
             overwrite=overwrite,
             progress=told,

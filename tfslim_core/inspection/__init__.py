@@ -14,6 +14,8 @@ from typing import Any
 from tfslim_core import storage
 from tfslim_core.bundle import Bundle, is_bundle, read_bundle
 from tfslim_core.fidelity.facts import tensor_words
+from tfslim_core.importing import Opened, opened
+from tfslim_core.importing.origin import told
 from tfslim_core.inspection.stored import Tensor, large_constants, other_tensors, served_keys, served_tensors
 from tfslim_core.saved_model.freeze import freeze_saved_model
 from tfslim_core.saved_model.read import SavedModel, read_saved_model, read_tag_sets
@@ -45,13 +47,14 @@ class Dead:
 
 @dataclass(frozen=True)
 class Inspection:
-    """kind: "SavedModel" or "bundle". live_bytes: of the weights that are served, in their own dtype; int8_bytes: about
-    what these would take at one byte an element where they are float32. ops: counts after functions are inlined.
+    """kind: the format, or "bundle". notes: what was seen of it, as freeze tells it. live_bytes: of the weights that
+    are served, in their own dtype; int8_bytes: about what these would take at one byte an element where they are
+    float32. ops: counts after functions are inlined.
 
-    parts: what the bytes on disk are for, in order; they add up to `bytes`. memory_bytes: of tensors once the model is
-    loaded, those that the loader restores for nothing with them. slim_bytes: about what `slim` would make of it;
-    graph_bytes: what of it is the graph.
-    tensors: all of them, the served ones first, each kind by size. tag_sets: of all MetaGraphs that there are.
+    parts: what the bytes on disk are for, in order; of the SavedModel that another format becomes. memory_bytes: of
+    tensors once the model is loaded, those that the loader restores for nothing with them. slim_bytes: about what `slim`
+    would make of it; graph_bytes: what of it is the graph. tensors: all of them, the served ones first, each kind by
+    size. tag_sets: of all MetaGraphs that there are.
     """
 
     path: str
@@ -73,6 +76,7 @@ class Inspection:
     ops: dict[str, int]
     assets: tuple[str, ...]
     tensorflow_version: str
+    notes: tuple[str, ...] = ()
 
     @property
     def largest(self) -> tuple[Tensor, ...]:
@@ -84,32 +88,39 @@ class Inspection:
         return asdict(self) | {"largest": [asdict(tensor) for tensor in self.largest]}
 
 
-def inspect(path: Path, tags: Sequence[str]) -> Inspection:
-    """Look into a SavedModel or a bundle.
+def inspect(
+    path: Path,
+    tags: Sequence[str],
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    graph: Path | None = None,
+) -> Inspection:
+    """Look into a model or a bundle.
 
     Raises:
         ModelError: it is neither, or it is damaged.
     """
     if is_bundle(path):
-        return _summary(path, read_bundle(path), None)
-    model = read_saved_model(path, tags, None)
-    return _summary(path, freeze_saved_model(model, digest=""), model)
+        return _summary(path, read_bundle(path), None, None)
+    with opened(path, tags=tags, inputs=inputs, outputs=outputs, graph=graph) as found:
+        model = read_saved_model(found.path, tags, None)
+        return _summary(path, told(freeze_saved_model(model, digest=""), found), model, found)
 
 
-def _summary(path: Path, bundle: Bundle, model: SavedModel | None) -> Inspection:
+def _summary(path: Path, bundle: Bundle, model: SavedModel | None, seen: Opened | None) -> Inspection:
     served = served_tensors(bundle, model)
     others = other_tensors(model, bundle) if model is not None else []
-    parts = _parts(path, bundle, model, served, others)
+    parts = _parts(path if model is None else model.path, bundle, model, served, others)
     weights = [tensor for tensor in served if tensor.name in bundle.graph.weights]
     int8_bytes = sum(tensor.int8_bytes for tensor in weights)
     graph_bytes = sum(node.ByteSize() for node in bundle.graph.nodes.values()) + bundle.graph.rest.ByteSize()
     nodes, functions = _given(model) if model is not None else (len(bundle.graph.nodes), len(bundle.graph.functions))
     return Inspection(
         path=shown(path),
-        kind="bundle" if model is None else "SavedModel",
+        kind="bundle" if seen is None else seen.kind,
         tags=tuple(bundle.manifest.tags),
-        tag_sets=tuple(read_tag_sets(path)) if model is not None else (tuple(bundle.manifest.tags),),
-        bytes=storage.size(path),
+        tag_sets=tuple(read_tag_sets(model.path)) if model is not None else (tuple(bundle.manifest.tags),),
+        bytes=storage.size(path) if seen is None else bundle.manifest.source.bytes,
         memory_bytes=sum(tensor.memory for tensor in (*served, *others)),
         slim_bytes=int8_bytes + graph_bytes + parts.get("assets", 0) + parts.get("assets.extra", 0),
         graph_bytes=graph_bytes,
@@ -138,6 +149,7 @@ def _summary(path: Path, bundle: Bundle, model: SavedModel | None) -> Inspection
         ops=dict(Counter(node.op for node in bundle.graph.nodes.values()).most_common()),
         assets=tuple(asset.filename for asset in bundle.manifest.assets),
         tensorflow_version=bundle.manifest.source.tensorflow_version,
+        notes=tuple(seen.notes) if seen is not None else (),
     )
 
 

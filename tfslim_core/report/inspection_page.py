@@ -32,7 +32,7 @@ def inspection_html(found: Inspection) -> str:
             map=treemap("Bytes on disk, by what they are for", _groups(found)),
             limit=SHOWN_TENSORS,
             roles=ROLES,
-            saved=max(found.bytes - found.slim_bytes, 0),
+            total=sum(found.parts.values()),
         )
     )
 

@@ -107,7 +107,9 @@ def _with_tags(proto: Any, tags: Sequence[str], root: Path) -> Any:
         if set(meta_graph.meta_info_def.tags) == set(tags):
             return meta_graph
     known = "; ".join(",".join(sorted(m.meta_info_def.tags)) or "(no tags)" for m in proto.meta_graphs)
-    raise ModelError(f"{root} has no MetaGraph with the tags {','.join(sorted(tags))}; it has: {known}")
+    raise ModelError(
+        f"{root} has no MetaGraph with the tags {','.join(sorted(tags))}, choose with --tags; it has: {known}"
+    )
 
 
 def _chosen(meta_graph: Any, names: Sequence[str] | None, root: Path) -> dict[str, Any]:
@@ -162,7 +164,7 @@ def open_checkpoint(prefix: str) -> Any:
     """
     try:
         return tf.train.load_checkpoint(prefix)
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         raise ModelError(f"{prefix}: the variables cannot be read: {one_line(error)}") from None
 
 
