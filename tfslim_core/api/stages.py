@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -223,14 +224,24 @@ def reexport(
     bundle: Location,
     out: Location,
     *,
-    format: Literal["saved_model", "graph_def"] = "saved_model",  # noqa: A002  # the command's flag
+    format: Literal["saved_model", "graph_def", "tflite"] = "saved_model",  # noqa: A002  # the command's flag
+    tflite_quantize: Literal["none", "float16", "dynamic", "int8"] | None = None,
+    data: Mapping[str, str] | None = None,
+    signature: str | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> StageReport:
     """Write a bundle as a SavedModel, loaded and run by TensorFlow's C++ loader before it takes its name.
 
+    format: "tflite" writes a directory with model.tflite, run by TFLite's interpreter and compared with the bundle's
+    answers before it takes its name. tflite_quantize: how its weights are stored; "none" (float32) unless told. data:
+    name -> path of requests to compare on, and to scale int8 by; made-up ones unless told. signature: that the data
+    feeds.
+
     Raises:
         ModelError: it is not a bundle, or the result does not load or does not answer.
+        UsageError: an option that is for another format, or int8 without data.
+        DataError: the data cannot be read or does not fit.
         OutputExistsError: the output exists and `overwrite` is false.
     """
     from tfslim_core import stages
@@ -241,12 +252,24 @@ def reexport(
     start = time.monotonic()
     target = local(out)
     storage.check_free(target, overwrite=overwrite)
+    if format != "tflite" and (tflite_quantize or data or signature):
+        raise UsageError("--tflite-quantize, --data and --signature are for --format tflite; give that too")
+    if tflite_quantize == "int8" and not data:
+        raise UsageError("--tflite-quantize int8 is scaled by requests; give --data NAME=PATH, or take dynamic")
     slimmed = read_bundle(local(bundle))
     progress("write", 0, 0)
     if format == "graph_def":
         with storage.whole_file(target, overwrite=overwrite) as file:
             write_graph_def(slimmed, file)
         return stage_report(slimmed, target, "reexport", start, {}, None)
+    if format == "tflite":
+        from tfslim_core.tflite.reexport import requests_of, write_tflite
+
+        given = requests_of(slimmed, data or {}, signature)
+        with storage.whole_directory(target, overwrite=overwrite) as aside:
+            made = write_tflite(slimmed, aside, tflite_quantize or "none", given, progress)
+        report = stage_report(slimmed, target, "reexport", start, made.errors, made.sample)
+        return replace(report, notes=[*report.notes, *made.notes])
     with storage.whole_directory(target, overwrite=overwrite) as aside:
         write_saved_model(slimmed, aside)
         stages.check_servable(slimmed, aside)

@@ -99,12 +99,17 @@ def signatures_in(meta_graph: Any) -> Mapping[str, Signature]:
 
 
 def proto_module(name: str) -> ModuleType:
-    """`tensorflow.core.<name>`, e.g. "protobuf.meta_graph_pb2", without executing the `tensorflow` package.
+    """`tensorflow.core.<name>`, e.g. "protobuf.meta_graph_pb2", without executing the `tensorflow` package."""
+    return wheel_module(f"core.{name}")
+
+
+def wheel_module(name: str) -> ModuleType:
+    """`tensorflow.<name>` without executing the `tensorflow` package.
 
     While the module is imported an empty one stands in for `tensorflow`; it is gone when this returns, and a later
     `import tensorflow` is the real one. Another thread must not be at its first `import tensorflow` meanwhile.
     """
-    name = f"tensorflow.core.{name}"
+    name = f"tensorflow.{name}"
     with _importing:
         if name in sys.modules:
             return sys.modules[name]
