@@ -228,6 +228,7 @@ def reexport(
     tflite_quantize: Literal["none", "float16", "dynamic", "int8"] | None = None,
     data: Mapping[str, str] | None = None,
     signature: str | None = None,
+    also: Sequence[Location] = (),
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> StageReport:
@@ -236,7 +237,7 @@ def reexport(
     format: "tflite" writes a directory with model.tflite, run by TFLite's interpreter and compared with the bundle's
     answers before it takes its name. tflite_quantize: how its weights are stored; "none" (float32) unless told. data:
     name -> path of requests to compare on, and to scale int8 by; made-up ones unless told. signature: that the data
-    feeds.
+    feeds. also: bundles that become further tag sets of the same SavedModel, each with tags of its own.
 
     Raises:
         ModelError: it is not a bundle, or the result does not load or does not answer.
@@ -256,8 +257,16 @@ def reexport(
         raise UsageError("--tflite-quantize, --data and --signature are for --format tflite; give that too")
     if tflite_quantize == "int8" and not data:
         raise UsageError("--tflite-quantize int8 is scaled by requests; give --data NAME=PATH, or take dynamic")
+    if also and format != "saved_model":
+        raise UsageError("--also adds tag sets to a SavedModel; no other format has any")
     slimmed = read_bundle(local(bundle))
     progress("write", 0, 0)
+    if also:
+        joined = [slimmed, *(read_bundle(local(other)) for other in also)]
+        with storage.whole_directory(target, overwrite=overwrite) as aside:
+            errors, notes = stages.joined(joined, aside, progress)
+        report = stage_report(slimmed, target, "reexport", start, errors, None)
+        return replace(report, notes=[*report.notes, *notes])
     if format == "graph_def":
         with storage.whole_file(target, overwrite=overwrite) as file:
             write_graph_def(slimmed, file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -30,6 +31,10 @@ def reexport(
     ] = None,
     data: Data = None,
     signature: Signature = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="BUNDLE", help="A further tag set of the same SavedModel. May be repeated."),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -45,6 +50,7 @@ def reexport(
             tflite_quantize=tflite_quantize,
             data=named_paths(data),
             signature=signature,
+            also=also or (),
             overwrite=overwrite,
             progress=told,
         )
