@@ -19,6 +19,7 @@ class Configuration(BaseModel):
 
     report: str | None = None
     tags: list[str] | None = None
+    also_tags: list[list[str]] | None = None
     signatures: list[str] | None = None
     transforms: str | None = None
     encoding: str | None = None
