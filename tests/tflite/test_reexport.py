@@ -16,6 +16,7 @@ from tfslim_core.bundle import read_bundle
 from tfslim_core.errors import DataError, ModelError, UsageError
 from tfslim_core.saved_model.fresh_process import ModelProcess, Request, answers
 from tfslim_core.served import open_served, signatures_of
+from tfslim_core.tflite import reexport
 from tfslim_core.tflite.converter import convert, explained
 from tfslim_core.tflite.interpreter import LiteModel
 from tfslim_core.tflite.reexport import check_interface, write_tflite
@@ -222,6 +223,13 @@ def test_int8_wants_requests_for_each_signature(words, tmp_path):
     given = {"score": [{"x": normal(1, 8)}]}
     with pytest.raises(ModelError, match=r"int8 needs requests for each signature.* none for serving_default"):
         write_tflite(read_bundle(words[0] / "bundle"), tmp_path, "int8", given, quiet)
+
+
+def test_what_no_file_can_hold_is_refused_at_once(dense, tmp_path, monkeypatch):
+    monkeypatch.setattr(reexport, "MOST_BYTES", 10_000)  # of 18,048
+    with pytest.raises(ModelError, match=r"the weights take 1\d,\d+ bytes, and a TFLite file holds"):
+        write_tflite(read_bundle(dense[0] / "bundle"), tmp_path, "none", {}, quiet)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_interface_that_changed_is_refused(dense, words):

@@ -13,7 +13,7 @@ from tfslim_core import storage
 from tfslim_core.bundle import Bundle, copy_files
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph, Input, parse_input
-from tfslim_core.saved_model.fresh_process import Request
+from tfslim_core.saved_model.fresh_process import ModelProcess, Request
 from tfslim_core.saved_model.sample_check import Sample, differences, take_sample
 from tfslim_core.saved_model.served_signatures import Signature, TensorSpec, read_signatures, signatures_in
 from tfslim_core.saved_model.write import write_saved_model
@@ -21,9 +21,11 @@ from tfslim_core.tflite.converter import Quantization, convert
 from tfslim_core.tflite.files import MODEL_FILE
 from tfslim_core.tflite.interpreter import LiteModel
 from tfslim_core.tflite.serving_metadata import describe_signatures
+from tfslim_core.tflite.signatures import read_lite_signatures
 from tfslim_core.weights import Array
 
 ROUNDING = 0.01  # relative L2; TFLite's kernels add in another order, and a model may amplify that
+MOST_BYTES = 2**31 - 1  # offsets in the file are signed
 _FIRST = "serving_default"
 _WARMUP = "tf_serving_warmup_requests"
 _CALIBRATING = 128  # requests of one example or batch that int8 is scaled by
@@ -60,6 +62,7 @@ def write_tflite(
     converted = [name for name in _by_importance(signatures) if same[name] == name]
     numbers = {name: f"{number:04d}" for number, name in enumerate(converted)}
     file = directory / MODEL_FILE
+    _refuse_too_large(bundle, quantize)
     with storage.scratch_directory() as aside:
         write_saved_model(bundle, aside)
         wanted = read_signatures(aside, bundle.manifest.tags)
@@ -78,16 +81,15 @@ def write_tflite(
         convert(aside, file, bundle.manifest.tags, list(numbers.values()), quantize, requests)
     reached = describe_signatures(file, signatures, {name: numbers[other] for name, other in same.items()})
     notes = _notes(signatures, wanted, reached, sample)
-    with LiteModel(file) as lite:
-        check_interface(wanted, lite.signatures)
-        parts, _ = lite.delegated()
-        notes.append(f"XNNPACK computes {parts} part{'s' * (parts != 1)} of the graph" if parts else "without XNNPACK")
+    check_interface(wanted, {name: one.signature for name, one in read_lite_signatures(file).items()})
     progress("check the answers", 0, 0)
+    ModelProcess(file).close()  # it loads, even where no request could be made up
     errors = {
         f"{signature}/{key}": error
         for (signature, key), error in differences(sample, directory, bundle.manifest.tags).items()
     }
     _refuse_other_answers(errors, quantize)
+    notes.append(_xnnpack(file))
     copy_files(bundle.files, directory, [])
     if len(reached) < len(signatures) and (warmup := directory / "assets.extra" / _WARMUP).exists():
         warmup.unlink()
@@ -177,6 +179,16 @@ def _call_signatures(file: Path, names: Mapping[str, str]) -> None:
     file.write_bytes(proto.SerializeToString(deterministic=True))
 
 
+def _refuse_too_large(bundle: Bundle, quantize: Quantization) -> None:
+    share = {"none": 1, "float16": 2, "dynamic": 4, "int8": 4}[quantize]
+    size = sum(weight.nbytes for weight in bundle.graph.weights.values()) // share
+    if size > MOST_BYTES:
+        raise ModelError(
+            f"the weights take {size:,} bytes, and a TFLite file holds at most 2 GiB: store them in fewer bits "
+            "(--tflite-quantize dynamic), or serve the SavedModel"
+        )
+
+
 def _refuse_what_tflite_lacks(signature: Signature, definition: Any) -> None:
     for what in ("inputs", "outputs"):
         for key, info in sorted(getattr(definition, what).items()):
@@ -221,6 +233,13 @@ def _notes(
             if spec.optional
         ]
     return found
+
+
+def _xnnpack(file: Path) -> str:
+    """Whether TFLite's fast kernels take part. The file has just been run in a process of its own."""
+    with LiteModel(file) as lite:
+        parts, _ = lite.delegated()
+    return f"XNNPACK computes {parts} part{'s' * (parts != 1)} of the graph" if parts else "XNNPACK takes no part"
 
 
 def _told(spec: TensorSpec | None) -> str:
