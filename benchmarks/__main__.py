@@ -85,6 +85,24 @@ def encodings(
 
 
 @app.command()
+def formats(
+    only: Annotated[list[str] | None, typer.Option(metavar="MODEL", help="One of the models; may be repeated.")] = None,
+    seconds: Seconds = 8,
+    write_docs: WriteDocs = False,
+) -> None:
+    """The same model as a SavedModel and as TFLite: float32, float16, int8 scaled for each request or by data."""
+    from benchmarks import formats as section
+
+    unknown = set(only or ()) - set(section.SUBJECTS)
+    if unknown:
+        raise typer.BadParameter(f"no model {min(unknown)!r} (there are: {', '.join(section.SUBJECTS)})")
+    before = facts(_command())
+    with _telling() as told:
+        found = section.run(seconds, told, only or section.SUBJECTS)
+    _publish("formats", "Formats", before, [*map(section.sheet, found)], found, write_docs)
+
+
+@app.command()
 def stages(write_docs: WriteDocs = False) -> None:
     """Time and memory of slimming a 120 MB model."""
     from benchmarks import stages as section
@@ -159,6 +177,7 @@ def everything(seconds: Seconds = 8, write_docs: WriteDocs = False) -> None:
     """All of them but `big`, one after the other."""
     serving(None, seconds, write_docs)
     encodings(None, seconds, write_docs)
+    formats(None, seconds, write_docs)
     stages(write_docs)
     transforms(write_docs)
     quantized_nodes(write_docs)

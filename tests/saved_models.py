@@ -77,6 +77,9 @@ def interface(path: Path) -> dict[str, Any]:
         if copy.WhichOneof("encoding") == "coo_sparse":
             copy.coo_sparse.Clear()
             copy.coo_sparse.SetInParent()
+        elif copy.WhichOneof("encoding") == "composite_tensor":
+            for component in copy.composite_tensor.components:
+                component.ClearField("name")
         else:
             copy.ClearField("name")
         return copy.SerializeToString(deterministic=True)

@@ -19,6 +19,7 @@ class Configuration(BaseModel):
 
     report: str | None = None
     tags: list[str] | None = None
+    also_tags: list[list[str]] | None = None
     signatures: list[str] | None = None
     inputs: list[str] | None = None
     outputs: list[str] | None = None

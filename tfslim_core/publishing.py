@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tfslim_core import storage
 from tfslim_core.errors import GateFailedError, InconclusiveError, ModelError
+from tfslim_core.tflite.files import tflite_file
 from tfslim_core.verdict import Verdict
 
 _HIDDEN = ".rolled-back-"
@@ -53,8 +54,8 @@ def check_validated(optimized: Path, verdict: Verdict) -> str:
         raise GateFailedError(f"not published: the gate failed: {'; '.join(verdict.reasons) or 'see the verdict'}")
     if verdict.verdict == "inconclusive":
         raise InconclusiveError(f"not published: nothing was proven: {'; '.join(verdict.reasons) or 'see the verdict'}")
-    if not (optimized / "saved_model.pb").is_file():
-        raise ModelError(f"{optimized} is not a SavedModel: it holds no saved_model.pb")
+    if not (optimized / "saved_model.pb").is_file() and (optimized.is_file() or tflite_file(optimized) is None):
+        raise ModelError(f"{optimized} is not a SavedModel: it holds no saved_model.pb (nor a model.tflite)")
     found = storage.digest(optimized)
     if found != verdict.models.optimized.digest:
         raise ModelError(

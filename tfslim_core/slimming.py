@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from tfslim_core import encodings, gate, registry, storage
 from tfslim_core.bundle import Bundle
-from tfslim_core.fidelity.facts import bundle_facts, promised_facts
+from tfslim_core.fidelity.facts import bundle_facts, promised_facts, without_file_names
+from tfslim_core.further_tag_sets import check_further, slim_further
 from tfslim_core.importing import Opened
 from tfslim_core.importing.origin import told as told_of
 from tfslim_core.quantization.encode_weights import Choice
@@ -19,6 +20,7 @@ from tfslim_core.quantization.harm import NO_HARM, Harm, measure_harm
 from tfslim_core.report import ReportContext, Stage
 from tfslim_core.saved_model.freeze import freeze_saved_model
 from tfslim_core.saved_model.fresh_process import Request
+from tfslim_core.saved_model.join import write_joined
 from tfslim_core.saved_model.read import read_saved_model
 from tfslim_core.saved_model.sample_check import Feeds, Sample, differences, take_sample
 from tfslim_core.saved_model.write import write_saved_model
@@ -52,6 +54,7 @@ class Settings:
     """What `slim` is asked for; see the command's help."""
 
     tags: tuple[str, ...] = ("serve",)
+    also_tags: tuple[tuple[str, ...], ...] = ()
     signatures: tuple[str, ...] | None = None
     transforms: str | None = None
     encoding: str | None = None
@@ -132,15 +135,24 @@ def _slim_into(
         stored = searched(rewritten, choice, settings.budget, None, progress, reference)
         told = "; ".join(stored.manifest.notes[len(rewritten.manifest.notes) :])
     stages.append(_stage("quantize", stored, start, told))
+    further = [
+        slim_further(source, tags, stored, choice, settings.transforms, settings.signatures, given, progress)
+        for tags in settings.also_tags
+    ]
     start = time.monotonic()
     progress("write", 0, 0)
-    write_saved_model(stored, servable)
+    shared = write_joined([stored, *(one.bundle for one in further)], servable) if further else []
+    if not further:
+        write_saved_model(stored, servable)
     pruned = ("table", "asset") if settings.pruning is not None else ()
-    check_servable({**bundle_facts(frozen), **promised_facts(model)}, model.tags, servable, pruned)
+    promised = {**bundle_facts(frozen), **promised_facts(model)}
+    check_servable(without_file_names(promised) if further else promised, model.tags, servable, pruned)
     progress("load with the C++ loader", 0, 0)
     found = differences(sample, servable, model.tags)
     errors = {f"{signature}/{key}": error for (signature, key), error in found.items()}
     refuse_broken(errors, "quantization")
+    more, reasons = check_further(further, shared[1:], servable)
+    errors |= more
     stages.append(Stage("reexport", storage.size(servable), len(stored.graph.nodes), time.monotonic() - start))
     validation = None
     if real is not None:
@@ -148,7 +160,8 @@ def _slim_into(
         verdict = validation.verdict
     else:
         verdict = _unproven(source, servable, sample, timed, errors, settings, progress)
-        verdict.write(report)
+    verdict = verdict.model_copy(update={"reasons": [*verdict.reasons, *reasons]})
+    verdict.write(report)
     context = context_of(stored, servable, stages, validation)
     return Slimmed(stored, verdict, context, validation, errors)
 

@@ -15,11 +15,12 @@ from tfslim_core import registry, storage, transforms
 from tfslim_core.bundle import Bundle, Skip, StepEntry, read_bundle
 from tfslim_core.errors import ModelError, TfslimError
 from tfslim_core.fidelity.differences import refuse_losses
-from tfslim_core.fidelity.facts import Facts, bundle_facts, facts_of
+from tfslim_core.fidelity.facts import Facts, bundle_facts, facts_of, without_file_names
 from tfslim_core.origins import with_fate
 from tfslim_core.quantization.encode_weights import Choice, encode_weights, with_earlier
 from tfslim_core.quantization.harm import Harm
 from tfslim_core.registry import Call
+from tfslim_core.saved_model.join import write_joined
 from tfslim_core.saved_model.sample_check import ChangedAnswersError, Sample, check_equal, differences, take_sample
 from tfslim_core.saved_model.write import write_saved_model
 from tfslim_core.weights import Array
@@ -297,6 +298,33 @@ def check_servable(promised: Facts, tags: Sequence[str], servable: Path, asked: 
         ModelError: something is lost.
     """
     refuse_losses(promised, facts_of(servable, tags), "writing the SavedModel", asked)
+
+
+def joined(bundles: Sequence[Bundle], directory: Path, progress: Progress) -> tuple[Errors, list[str]]:
+    """Write bundles as the tag sets of one SavedModel into an empty directory; the errors, and notes for the reader.
+
+    Each tag set is loaded and run by the C++ loader, and must answer as its bundle does alone.
+
+    Raises:
+        ModelError: they cannot be joined, or a tag set does not load or gives other answers.
+    """
+    shared = write_joined(bundles, directory)
+    errors: Errors = {}
+    notes = []
+    for number, (bundle, found) in enumerate(zip(bundles, shared, strict=True)):
+        tags = ",".join(bundle.manifest.tags)
+        check_servable(without_file_names(bundle_facts(bundle)), bundle.manifest.tags, directory)
+        sample = sample_of(bundle, progress)
+        progress(f"load the tags {tags} with the C++ loader", 0, 0)
+        compared = check_equal(sample, directory, bundle.manifest.tags, f"joining the tags {tags}")
+        errors |= {f"{tags}: {signature}/{key}": error for (signature, key), error in compared.items()}
+        notes += [f"{tags}: signature {name!r} was not checked: {why}" for name, why in sample.unchecked.items()]
+        if number:
+            notes.append(
+                f"{tags}: {len(bundle.graph.nodes):,} nodes; {found.tensors} of {found.of} stored tensors, "
+                f"{found.bytes:,} bytes, are shared with the tag sets before"
+            )
+    return errors, notes
 
 
 def written(

@@ -99,21 +99,26 @@ def inside(folder: Path, name: str, root: Path) -> Path:
 
 
 def size(directory: Path) -> int:
-    """Bytes of all files below `directory`."""
+    """Bytes of all files below `directory`, or of a file."""
     return sum(path.stat().st_size for path in _files(directory))
 
 
 def digest(directory: Path) -> str:
-    """The sha256, as hex, over the lines `relative path NUL sha256 of the file LF`, sorted by path."""
+    """The sha256, as hex, over the lines `relative path NUL sha256 of the file LF`, sorted by path; that of a file is
+    the digest of a directory that holds it alone.
+    """
     total = hashlib.sha256()
-    for name in sorted(path.relative_to(directory).as_posix() for path in _files(directory)):
-        with (directory / name).open("rb") as file:
+    root = directory.parent if directory.is_file() else directory
+    for name in sorted(path.relative_to(root).as_posix() for path in _files(directory)):
+        with (root / name).open("rb") as file:
             inner = hashlib.file_digest(file, "sha256").hexdigest()
         total.update(f"{name}\0{inner}\n".encode())
     return total.hexdigest()
 
 
 def _files(directory: Path) -> Iterator[Path]:
+    if directory.is_file():
+        return iter((directory,))
     return (path for path in directory.rglob("*") if path.is_file())
 
 

@@ -26,6 +26,7 @@ def slim(
     *,
     report: Location | None = None,
     tags: Sequence[str] = ("serve",),
+    also_tags: Sequence[Sequence[str]] = (),
     signatures: Sequence[str] | None = None,
     inputs: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
@@ -58,8 +59,10 @@ def slim(
     left alone. data: name -> path; without any the result is checked on made-up inputs and the verdict is inconclusive.
     A failed gate does not raise: the servable and its report are written, and the outcome says so. budget: bounds such
     as "top1_agreement>=0.99": the smallest encodings that hold them on a sample of the data, found within
-    `search_minutes`. prune_vocabulary: drop rows of embeddings too, as the stage of that name does with corpus,
-    min_count, keep and to; with a budget and neither of the two numbers, half of the budget is for that.
+    `search_minutes`. also_tags: further tag sets of the model that are kept, in the same SavedModel; the data validates
+    the first alone, and the others are compared with the original on a few requests. prune_vocabulary: drop rows of
+    embeddings too, as the stage of that name does with corpus, min_count, keep and to; with a budget and neither of the
+    two numbers, half of the budget is for that.
 
     Raises:
         UsageError: gates or a budget without data, or a budget and an encoding.
@@ -92,8 +95,13 @@ def slim(
         pruning = _pruning(corpus or data, min_count, keep, within, to, fail_on_bad_records)
     elif corpus or min_count is not None or keep is not None or to is not None:
         raise UsageError("--corpus, --min-count, --keep and --to are for --prune-vocabulary; give that too")
+    if also_tags and prune_vocabulary:
+        raise UsageError("--prune-vocabulary is for a model with one tag set; give --tags once, or leave it out")
+    if len({frozenset(one) for one in (tags, *also_tags)}) <= len(also_tags):
+        raise UsageError("--tags names a tag set twice; each is kept once")
     settings = Settings(
         tags=tuple(tags),
+        also_tags=tuple(map(tuple, also_tags)),
         signatures=tuple(signatures) if signatures is not None else None,
         transforms=transforms,
         encoding=encoding,

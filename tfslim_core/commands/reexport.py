@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from tfslim_core import api
 from tfslim_core.commands.app import app, err
-from tfslim_core.commands.options import AsJson, BundleIn, Out, Overwrite
+from tfslim_core.commands.options import AsJson, BundleIn, Data, Out, Overwrite, Signature, named_paths
 from tfslim_core.commands.printing import print_stage
 from tfslim_core.terminal import Narrator
 
@@ -18,13 +19,43 @@ def reexport(
     bundle: BundleIn,
     out_: Out,
     output_format: Annotated[
-        Literal["saved_model", "graph_def", "checkpoint"],
-        typer.Option("--format", help="A plain frozen .pb, or variables again, as thaw writes them."),
+        Literal["saved_model", "graph_def", "tflite", "checkpoint"],
+        typer.Option(
+            "--format",
+            help="graph_def: a plain frozen .pb. tflite: a directory with model.tflite, for --prefer_tflite_model. "
+            "checkpoint: variables again, as thaw writes them.",
+        ),
     ] = "saved_model",
+    tflite_quantize: Annotated[
+        Literal["none", "float16", "dynamic", "int8"] | None,
+        typer.Option(
+            help="How TFLite's converter stores weights: none (float32), float16, dynamic (int8 kernels, scaled for "
+            "each request), int8 (scaled for --data)."
+        ),
+    ] = None,
+    data: Data = None,
+    signature: Signature = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="BUNDLE", help="A further tag set of the same SavedModel. May be repeated."),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a bundle as a SavedModel, loaded and run by TensorFlow's C++ loader before it counts."""
+    """Write a bundle as a SavedModel, loaded and run by TensorFlow's C++ loader before it counts.
+
+    As TFLite it is loaded and run by TFLite's interpreter, and compared with the bundle, on --data where given.
+    """
     with Narrator(err) as told:
-        report = api.reexport(bundle, out_, format=output_format, overwrite=overwrite, progress=told)
+        report = api.reexport(
+            bundle,
+            out_,
+            format=output_format,
+            tflite_quantize=tflite_quantize,
+            data=named_paths(data),
+            signature=signature,
+            also=also or (),
+            overwrite=overwrite,
+            progress=told,
+        )
     print_stage(report, as_json)

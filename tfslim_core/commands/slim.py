@@ -78,7 +78,13 @@ def slim(
     min_count: MinCount = None,
     keep: Keep = None,
     to: StandIn = None,
-    tags: Annotated[str | None, typer.Option(help="The MetaGraph's tags, with commas between; serve.")] = None,
+    tags: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TAGS",
+            help="A MetaGraph's tags, with commas between; serve. Repeated: all are kept, the first leads.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -114,7 +120,8 @@ def slim(
         "min_count": min_count,
         "keep": keep,
         "to": to,
-        "tags": listed(tags) if tags is not None else None,
+        "tags": listed(tags[0]) if tags else None,
+        "also_tags": [listed(one) for one in tags[1:]] if tags else None,
     }
     asked = settings(config, {key: value for key, value in flags.items() if value is not None})
     with Narrator(err) as told:

@@ -61,6 +61,11 @@ def bundle_facts(bundle: Bundle) -> Facts:
     }
 
 
+def without_file_names(facts: Facts) -> Facts:
+    """Of a tag set that shares its files with others, which may have been renamed for that."""
+    return {key: value for key, value in facts.items() if key[0] not in ("asset", "table")}
+
+
 def promised_facts(model: SavedModel) -> Facts:
     """What a MetaGraph says of itself, before anything is done to it: its signatures and its files."""
     return {**signature_facts(model.signatures), **file_facts(model.path, [a.filename for a in model.assets])}

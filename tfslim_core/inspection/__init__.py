@@ -52,8 +52,8 @@ class Inspection:
     float32. ops: counts after functions are inlined.
 
     parts: what the bytes on disk are for, in order; of the SavedModel that another format becomes. memory_bytes: of
-    tensors once the model is loaded, those that the loader restores for nothing with them. slim_bytes: about what `slim`
-    would make of it; graph_bytes: what of it is the graph. tensors: all of them, the served ones first, each kind by
+    tensors once the model is loaded, those that the loader restores for nothing with them. slim_bytes: about what slim
+    makes of it; graph_bytes: what of it is the graph. tensors: all of them, the served ones first, each kind by
     size. tag_sets: of all MetaGraphs that there are.
     """
 

@@ -1,4 +1,4 @@
-"""A model alone in a fresh child process, loaded by TensorFlow's C++ loader: for answers and for measurements.
+"""A model alone in a fresh child process, loaded as its server loads it: for answers and for measurements.
 
 The child does not import the `tensorflow` package and so is up in half a second. Parent and child talk over the child's
 stdin and stdout (see array_stream): one question, one answer. When the parent goes, stdin ends and so does the child.
@@ -26,6 +26,8 @@ import numpy as np
 from tfslim_core.errors import ModelError, TfslimError
 from tfslim_core.saved_model.array_stream import read_message, write_message
 from tfslim_core.saved_model.server_loader import ServedModel
+from tfslim_core.served import open_served
+from tfslim_core.tflite.interpreter import LiteModel
 
 _SHOWN_STDERR = 300  # characters
 
@@ -309,7 +311,7 @@ def main() -> None:
     questions = sys.stdin.buffer
     try:
         first, _ = read_message(questions)
-        model = ServedModel(first["path"], first["tags"], threads=first["threads"])
+        model = open_served(first["path"], first["tags"], threads=first["threads"])
     except TfslimError as error:
         write_message(answers_to, {"error": str(error), "kind": type(error).__name__})
         return
@@ -328,7 +330,7 @@ def main() -> None:
 
 
 def _answer(
-    model: ServedModel, kept: list[Request], question: Mapping[str, Any], arrays: dict[str, np.ndarray]
+    model: ServedModel | LiteModel, kept: list[Request], question: Mapping[str, Any], arrays: dict[str, np.ndarray]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if question["do"] == "run":
         return {}, model.run(question["signature"], arrays)

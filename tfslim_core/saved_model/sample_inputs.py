@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tfslim_core.errors import ModelError
+from tfslim_core.saved_model.composite_inputs import composites
 from tfslim_core.saved_model.fresh_process import Conversation, Request
 from tfslim_core.saved_model.served_signatures import Signature, TensorSpec
 
@@ -33,13 +34,15 @@ class _Style:
 
     size: of unknown dimensions other than the batch. rank: of inputs with an unknown rank, the batch counted; 0 for a
     scalar. values: "likely", "zeros", or "examples" (strings are empty serialized tf.Examples). optional: whether
-    inputs with a default are fed.
+    inputs with a default are fed. composite: whether inputs that look like the parts of a sparse or ragged tensor are
+    made to fit each other.
     """
 
     size: int = 8
     rank: int = 1
     values: str = "likely"
     optional: bool = False
+    composite: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,16 @@ def made_up_inputs(signature: Signature, batch: int = 2, seed: int = 0) -> list[
         return []
     candidates: list[Mapping[str, np.ndarray]] = []
     seen: set[tuple[Any, ...]] = set()
-    for style in _styles(list(signature.inputs.values())):
+    for style in _styles(signature.inputs):
         rng = np.random.default_rng(seed)
         fed = {key: spec for key, spec in signature.inputs.items() if style.optional or not spec.optional}
         shapes = {key: _shape(spec, batch, style) for key, spec in fed.items()}
         if candidates and sum(map(math.prod, shapes.values())) > _MOST_ELEMENTS:
             continue
         feeds = {key: _values(spec, shapes[key], style, rng) for key, spec in fed.items()}
+        if style.composite:
+            for one in composites(fed):
+                feeds |= one.feeds(fed, batch, style.size, rng)
         looks = tuple((key, _look(array)) for key, array in feeds.items())
         if looks not in seen:
             seen.add(looks)
@@ -95,8 +101,15 @@ def runnable_inputs(conversation: Conversation, signature: Signature, *, batch: 
     return Trial(None, f"none of {len(candidates)} made-up requests was answered; the first: {reason}")
 
 
-def _styles(specs: Sequence[TensorSpec]) -> list[_Style]:
+def _styles(inputs: Mapping[str, TensorSpec]) -> list[_Style]:
     """The styles that can differ for these inputs, the most plausible first."""
+    plain = _plain_styles(list(inputs.values()))
+    if not composites(inputs):
+        return plain
+    return [*(replace(style, composite=True) for style in plain[: MOST_CANDIDATES - 1]), plain[0]]
+
+
+def _plain_styles(specs: Sequence[TensorSpec]) -> list[_Style]:
     sizes = (8, 32, 224, 1, 16, 128) if any(None in (spec.shape or ())[1:] for spec in specs) else (8,)
     ranks = (1, 2, 0) if any(spec.shape is None for spec in specs) else (1,)
     values = ["likely", "examples", "zeros"] if any(spec.dtype == object for spec in specs) else ["likely", "zeros"]

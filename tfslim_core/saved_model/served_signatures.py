@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,13 +33,15 @@ class TensorSpec:
 
     name: as in the graph, "x:0". dtype: strings are object, with bytes elements; void where numpy has no such dtype
     (resources, variants, operations). shape: None for an unknown dimension, and for the whole where even the rank is
-    unknown. optional: an input that has a default and need not be fed.
+    unknown. optional: an input that has a default and need not be fed. whole: of the part that holds a sparse tensor's
+    shape, what the signature says of that.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...] | None
     optional: bool = False
+    whole: tuple[int | None, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,17 @@ def signatures_in(meta_graph: Any) -> Mapping[str, Signature]:
 
 
 def proto_module(name: str) -> ModuleType:
-    """`tensorflow.core.<name>`, e.g. "protobuf.meta_graph_pb2", without executing the `tensorflow` package.
+    """`tensorflow.core.<name>`, e.g. "protobuf.meta_graph_pb2", without executing the `tensorflow` package."""
+    return wheel_module(f"core.{name}")
+
+
+def wheel_module(name: str) -> ModuleType:
+    """`tensorflow.<name>` without executing the `tensorflow` package.
 
     While the module is imported an empty one stands in for `tensorflow`; it is gone when this returns, and a later
     `import tensorflow` is the real one. Another thread must not be at its first `import tensorflow` meanwhile.
     """
-    name = f"tensorflow.core.{name}"
+    name = f"tensorflow.{name}"
     with _importing:
         if name in sys.modules:
             return sys.modules[name]
@@ -205,10 +212,7 @@ def _interface(meta_graph: Any, graph: memoryview) -> ServedInterface:
         signatures[name] = Signature(
             name,
             served[name].method_name,
-            {
-                key: TensorSpec(spec.name, spec.dtype, spec.shape, optional=key in optional)
-                for key, spec in inputs[name].items()
-            },
+            {key: replace(spec, optional=key in optional) for key, spec in inputs[name].items()},
             _specs(served[name].outputs),
         )
     return ServedInterface(signatures, defaults)
@@ -244,7 +248,7 @@ def _parts(key: str, info: Any) -> Iterator[tuple[str, TensorSpec]]:
     if encoding == "coo_sparse":
         rank = None if shape is None else len(shape)
         sparse, index = info.coo_sparse, np.dtype(np.int64)
-        yield f"{key}/dense_shape", TensorSpec(_tensor(sparse.dense_shape_tensor_name), index, (rank,))
+        yield f"{key}/dense_shape", TensorSpec(_tensor(sparse.dense_shape_tensor_name), index, (rank,), whole=shape)
         yield f"{key}/indices", TensorSpec(_tensor(sparse.indices_tensor_name), index, (None, rank))
         yield f"{key}/values", TensorSpec(_tensor(sparse.values_tensor_name), _dtype(info.dtype), (None,))
     elif encoding == "composite_tensor":

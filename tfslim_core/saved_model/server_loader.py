@@ -113,8 +113,8 @@ class ServedModel:
     @contextmanager
     def _call(self, name: str, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None) -> Iterator[_Call]:
         signature = self._signature(name)
-        arrays = _checked_feeds(self.path, signature, feeds)
-        wanted = _checked_outputs(self.path, signature, outputs)
+        arrays = checked_feeds(self.path, signature, feeds)
+        wanted = checked_outputs(self.path, signature, outputs)
         with ExitStack() as stack:
             stack.enter_context(self._open())
             fed: dict[str, int] = {}
@@ -245,7 +245,7 @@ def _free(session: int, graph: int) -> None:
     library().TF_DeleteGraph(graph)
 
 
-def _checked_feeds(path: str, signature: Signature, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def checked_feeds(path: str, signature: Signature, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     required = {key for key, spec in signature.inputs.items() if not spec.optional}
     where = f"{path}: signature {signature.name!r}"
     if not required <= set(feeds) <= set(signature.inputs):
@@ -265,7 +265,7 @@ def _checked_feeds(path: str, signature: Signature, feeds: Mapping[str, np.ndarr
     return arrays
 
 
-def _checked_outputs(path: str, signature: Signature, outputs: Sequence[str] | None) -> dict[str, str]:
+def checked_outputs(path: str, signature: Signature, outputs: Sequence[str] | None) -> dict[str, str]:
     """Output key -> tensor name, without outputs that have no form in numpy unless they are asked for."""
     for key in outputs or ():
         if key not in signature.outputs:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tfslim_core.bundle import tensor_names
 from tfslim_core.graph import CONTROL, Graph, Input, NodeDef, needed, parse_input, rewired
 from tfslim_core.transforms.merge_duplicate_nodes import merge_duplicate_nodes
 
@@ -71,7 +72,8 @@ def _kind(node: NodeDef) -> bytes:
 
 
 def _placeholders_read(graph: Graph, signature: Any) -> set[str]:
-    """Tensors of the placeholders that a signature's inputs name or its outputs need."""
-    fed = {info.name for info in signature.inputs.values()}
-    nodes = needed(graph, [parse_input(info.name).node for info in signature.outputs.values() if info.name])
+    """Tensors of the placeholders that a signature's inputs name or its outputs need; of composite ones the parts."""
+    fed = {name for info in signature.inputs.values() for name in tensor_names(info)}
+    wanted = [name for info in signature.outputs.values() for name in tensor_names(info)]
+    nodes = needed(graph, [parse_input(name).node for name in wanted])
     return fed | {f"{name}:0" for name in nodes if graph.nodes[name].op == "Placeholder"}

@@ -12,7 +12,7 @@ so nothing has to free them, and requests read a float variable as they always d
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -44,13 +44,21 @@ _PROTOBUF_LIMIT = 2**31 - 1
 
 
 @dataclass
-class _Servable:
+class Servable:
     """The nodes of the servable, and what its checkpoint holds."""
 
     names: NameMaker
     nodes: list[NodeDef] = field(default_factory=list)
     tensors: dict[str, Weight] = field(default_factory=dict)  # checkpoint key -> value
     pending: list[_Restore] = field(default_factory=list)
+
+    def store_as(self, keys: Mapping[str, str]) -> None:
+        """Give tensors of the checkpoint other keys; some may then share one."""
+        self.tensors = {keys.get(key, key): weight for key, weight in self.tensors.items()}
+        self.pending = [
+            replace(restore, keys={roles: keys.get(key, key) for roles, key in restore.keys.items()})
+            for restore in self.pending
+        ]
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,33 @@ def write_saved_model(bundle: Bundle, directory: Path) -> None:
     Raises:
         ModelError: a weight cannot be read, or what has to stay in the graph is beyond protobuf's 2 GiB.
     """
-    servable = _servable(bundle)
+    servable = servable_of(bundle)
+    copy_files(bundle.files, directory, [asset.filename for asset in bundle.manifest.assets])
+    write_origins(directory, bundle.manifest)
+    write_meta_graphs([meta_graph_of(bundle, servable)], servable.tensors, directory)
+
+
+def write_meta_graphs(meta_graphs: Sequence[Any], tensors: Mapping[str, Weight], directory: Path) -> None:
+    """Write saved_model.pb and, where there are variables, their checkpoint.
+
+    Raises:
+        ModelError: a weight cannot be read, or the MetaGraphs are beyond protobuf's 2 GiB.
+    """
+    proto = saved_model_pb2.SavedModel(saved_model_schema_version=1, meta_graphs=meta_graphs)
+    if proto.ByteSize() > _PROTOBUF_LIMIT:
+        raise ModelError("the graph is larger than 2 GiB without its weights; its functions hold large constants")
+    if tensors:
+        (directory / "variables").mkdir()
+        write_checkpoint(directory / "variables" / "variables", tensors)
+    (directory / "saved_model.pb").write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def meta_graph_of(bundle: Bundle, servable: Servable) -> Any:
+    """The MetaGraphDef of a bundle whose nodes were made by `servable_of`; that is done with after this.
+
+    Raises:
+        ModelError: it is beyond protobuf's 2 GiB.
+    """
     saver = _restoring(servable)
     meta_graph = meta_graph_pb2.MetaGraphDef()
     meta_graph.graph_def.CopyFrom(bundle.graph.rest)
@@ -79,13 +113,8 @@ def write_saved_model(bundle: Bundle, directory: Path) -> None:
         raise ModelError("the graph is larger than 2 GiB without its weights; its functions hold large constants")
     if saver is not None:
         meta_graph.saver_def.CopyFrom(saver)
-        (directory / "variables").mkdir()
-        write_checkpoint(directory / "variables" / "variables", servable.tensors)
     _describe(meta_graph, bundle)
-    proto = saved_model_pb2.SavedModel(saved_model_schema_version=1, meta_graphs=[meta_graph])
-    copy_files(bundle.files, directory, [asset.filename for asset in bundle.manifest.assets])
-    write_origins(directory, bundle.manifest)
-    (directory / "saved_model.pb").write_bytes(proto.SerializeToString(deterministic=True))
+    return meta_graph
 
 
 def write_checkpoint(
@@ -153,9 +182,10 @@ def _groups(items: Iterable[tuple[str, Weight]], limit: int) -> Iterator[list[tu
         yield group
 
 
-def _servable(bundle: Bundle) -> _Servable:
+def servable_of(bundle: Bundle) -> Servable:
+    """What a bundle's weights become: variables and the tensors of a checkpoint that fill them, or constants."""
     graph = bundle.graph
-    servable = _Servable(graph.fresh_names())
+    servable = Servable(graph.fresh_names())
     for name, node in graph.nodes.items():
         if name in graph.weights:
             _place(servable, graph, node, graph.weights[name])
@@ -169,7 +199,7 @@ def _servable(bundle: Bundle) -> _Servable:
     return servable
 
 
-def _place(servable: _Servable, graph: Graph, node: NodeDef, weight: Weight) -> None:
+def _place(servable: Servable, graph: Graph, node: NodeDef, weight: Weight) -> None:
     """A small weight as a constant, any other as a variable, which is read outside of loops of TensorFlow 1."""
     if weight.encoded is None and weight.nbytes < INLINE_BYTES:
         servable.nodes.append(inline_constant(node, weight))
@@ -211,7 +241,7 @@ def inline_constant(node: NodeDef, weight: Weight) -> NodeDef:
     return made
 
 
-def _restoring(servable: _Servable) -> Any | None:
+def _restoring(servable: Servable) -> Any | None:
     """Add the restore op; the SaverDef that names it, or None when there is nothing to restore."""
     if not servable.pending:
         return None
@@ -236,7 +266,7 @@ def _restoring(servable: _Servable) -> Any | None:
     )
 
 
-def _decoded(servable: _Servable, restore: _Restore, sources: Mapping[str, Input]) -> Input:
+def _decoded(servable: Servable, restore: _Restore, sources: Mapping[str, Input]) -> Input:
     weight = restore.weight
     if weight.encoded is None:
         return sources[restore.keys[()]]
@@ -255,7 +285,7 @@ def _assign(names: NameMaker, restore: _Restore, value: Input) -> NodeDef:
     return make_node("AssignVariableOp", name, [restore.variable, value], dtype=dtype)
 
 
-def _read_ops(servable: _Servable, filename: str) -> dict[str, Input]:
+def _read_ops(servable: Servable, filename: str) -> dict[str, Input]:
     """RestoreV2 nodes for every tensor of the checkpoint; where each key comes out."""
     sources: dict[str, Input] = {}
     for group in _groups(servable.tensors.items(), RESTORE_BYTES):

@@ -18,7 +18,8 @@ from tfslim_core.costs import Costs, measure_pair
 from tfslim_core.errors import DataError, ModelError, UsageError, nearest
 from tfslim_core.metrics import WorstCase
 from tfslim_core.metrics import main_output as guess_main_output
-from tfslim_core.saved_model.served_signatures import Signature, read_signatures
+from tfslim_core.saved_model.served_signatures import Signature
+from tfslim_core.served import signatures_of
 from tfslim_core.validation import pipeline
 from tfslim_core.validation.batches import Batch, Batcher
 from tfslim_core.validation.feeding import Feeding, choose_signature, feeding, has_batch_axis
@@ -88,7 +89,7 @@ def validate(
     parsed = [gate.parse(text) for text in gates]
     if parsed and not data:
         raise UsageError("--gate needs data to hold it against; give --data NAME=PATH")
-    before, after = (read_signatures(path, tuple(tags)) for path in (original, optimized))
+    before, after = (signatures_of(path, tuple(tags)) for path in (original, optimized))
     datasets = {name: open_dataset(name, path) for name, path in data.items()}
     firsts = {name: first_records(dataset) for name, dataset in datasets.items()}
     served = before[choose_signature(before, signature, [r for rs in firsts.values() for r in rs], _paths(data))]

@@ -11,7 +11,7 @@ from apache_beam.ml.inference import base
 from numpy.typing import NDArray
 
 from tfslim_core.errors import TfslimError
-from tfslim_core.saved_model.server_loader import ServedModel
+from tfslim_core.served import open_served
 from tfslim_core.validation.batches import Batch
 
 Answer = Mapping[str, NDArray[Any]]
@@ -22,7 +22,7 @@ base.resource = resource
 
 
 class Model(Protocol):
-    """What is asked of a model; ServedModel is one."""
+    """What is asked of a model; ServedModel is one, and LiteModel."""
 
     def run(self, signature: str, feeds: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         """Output key -> array."""
@@ -82,8 +82,8 @@ class LoadFailure:
 
 
 def open_served_model(path: str, tags: tuple[str, ...]) -> Model:
-    """The model as TensorFlow's C++ loader opens it."""
-    return ServedModel(path, tags)
+    """The model as its server opens it."""
+    return open_served(path, tags)
 
 
 class PairHandler(base.ModelHandler[Batch, "Answers | LoadFailure", "ModelPair | NoModels"]):

@@ -49,6 +49,13 @@ def real_requests(
     """
     served = read_signatures(original, tags)
     signatures = {name: one for name, one in served.items() if kept is None or name in kept}
+    return requests_for(signatures, data, signature, batch_size)
+
+
+def requests_for(
+    signatures: Mapping[str, Signature], data: Mapping[str, str], signature: str | None, batch_size: int = 32
+) -> RealRequests:
+    """The same for signatures that were read already."""
     records = {name: (path, first_records(open_dataset(name, path), EXAMPLES)) for name, path in sorted(data.items())}
     peeked = [record for _, found in records.values() for record in found]
     chosen = choose_signature(signatures, signature, peeked, ", ".join(data.values()))
