@@ -39,6 +39,7 @@ class Configuration(BaseModel):
     min_count: int | None = Field(default=None, ge=1)
     keep: int | None = Field(default=None, ge=1)
     to: Literal["oov", "centre"] | None = None
+    min_runtime: str | None = None
 
 
 def settings(file: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:

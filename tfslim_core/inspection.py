@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfslim_core import storage
+from tfslim_core import compatibility, storage
 from tfslim_core.bundle import Bundle, is_bundle, read_bundle
 from tfslim_core.saved_model.freeze import freeze_saved_model
 from tfslim_core.saved_model.read import read_saved_model
@@ -40,6 +40,17 @@ class SignatureSummary:
 
 
 @dataclass(frozen=True)
+class Needs:
+    """The first TensorFlow release that knows all that is in the graph, and what asks for it: an op, attribute or
+    value, and its node; empty where the oldest release on record knows all.
+    """
+
+    tensorflow: str
+    because: str
+    node: str
+
+
+@dataclass(frozen=True)
 class Inspection:
     """kind: "SavedModel" or "bundle". live_bytes: of the weights that are served, in their own dtype; int8_bytes: about
     what these would take at one byte an element where they are float32. ops: counts after functions are inlined.
@@ -58,6 +69,7 @@ class Inspection:
     ops: dict[str, int]
     assets: tuple[str, ...]
     tensorflow_version: str
+    needs: Needs
 
     def to_json(self) -> dict[str, Any]:
         """As JSON data."""
@@ -70,12 +82,16 @@ def inspect(path: Path, tags: Sequence[str]) -> Inspection:
     Raises:
         ModelError: it is neither, or it is damaged.
     """
-    bundle = is_bundle(path)
-    found = read_bundle(path) if bundle else freeze_saved_model(read_saved_model(path, tags, None))
-    return _summary(path, found, "bundle" if bundle else "SavedModel")
+    if is_bundle(path):
+        found = read_bundle(path)
+        graph = found.graph
+        need = compatibility.needs(graph.nodes.values(), graph.functions, graph.rest.versions.min_consumer)
+        return _summary(path, found, "bundle", need)
+    model = read_saved_model(path, tags, None)
+    return _summary(path, freeze_saved_model(model), "SavedModel", compatibility.needs_of(model.meta_graph.graph_def))
 
 
-def _summary(path: Path, bundle: Bundle, kind: str) -> Inspection:
+def _summary(path: Path, bundle: Bundle, kind: str, need: compatibility.Need) -> Inspection:
     weights = bundle.graph.weights
     asked = {entry.name: entry.encoding for entry in bundle.manifest.weights}
     largest = sorted(weights, key=lambda name: (-weights[name].stored_bytes, name))[:_LARGEST]
@@ -110,6 +126,7 @@ def _summary(path: Path, bundle: Bundle, kind: str) -> Inspection:
         ops=dict(Counter(node.op for node in bundle.graph.nodes.values()).most_common()),
         assets=tuple(asset.filename for asset in bundle.manifest.assets),
         tensorflow_version=bundle.manifest.source.tensorflow_version,
+        needs=Needs(compatibility.words(need.release), need.what, need.node),
     )
 
 

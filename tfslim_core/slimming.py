@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfslim_core import encodings, gate, registry, storage
+from tfslim_core import compatibility, encodings, gate, registry, storage
 from tfslim_core.bundle import Bundle
 from tfslim_core.quantization.encode_weights import Choice
 from tfslim_core.quantization.harm import NO_HARM, Harm, measure_harm
@@ -63,6 +63,7 @@ class Settings:
     label: str | None = None
     fail_on_bad_records: float = 0.01
     pruning: Pruning | None = None
+    min_runtime: str | None = None
 
 
 @dataclass(frozen=True)
@@ -130,13 +131,15 @@ def _slim_into(
     stages.append(_stage("quantize", stored, start, told))
     start = time.monotonic()
     progress("write", 0, 0)
-    write_saved_model(stored, servable)
+    need = compatibility.refuse_newer(write_saved_model(stored, servable), stored.manifest.source, settings.min_runtime)
     check_servable(stored, servable)
     progress("load with the C++ loader", 0, 0)
     found = differences(sample, servable, model.tags)
     errors = {f"{signature}/{key}": error for (signature, key), error in found.items()}
     refuse_broken(errors, "quantization")
-    stages.append(Stage("reexport", storage.size(servable), len(stored.graph.nodes), time.monotonic() - start))
+    stages.append(
+        Stage("reexport", storage.size(servable), len(stored.graph.nodes), time.monotonic() - start, str(need))
+    )
     validation = None
     if real is not None:
         validation = _validated(source, servable, report, replace(settings, signature=real.signature), progress)
@@ -166,6 +169,8 @@ def _refuse_early(settings: Settings) -> None:
         encodings.named(settings.encoding)
     if settings.transforms is not None:
         registry.parse(settings.transforms)
+    if settings.min_runtime is not None:
+        compatibility.release(settings.min_runtime)
     for text in settings.gates:
         gate.parse(text)
 

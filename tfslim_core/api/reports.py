@@ -119,12 +119,19 @@ def finite(number: float | None) -> float | None:
 
 
 def stage_report(
-    bundle: Bundle, out: Path, stage: str, start: float, errors: Mapping[str, float], sample: Sample | None
+    bundle: Bundle,
+    out: Path,
+    stage: str,
+    start: float,
+    errors: Mapping[str, float],
+    sample: Sample | None,
+    found: Sequence[str] = (),
 ) -> StageReport:
-    """The report of a stage that made `bundle` and wrote `out`; start: by time.monotonic."""
+    """The report of a stage that made `bundle` and wrote `out`; start: by time.monotonic; found: notes of its own."""
     notes = [f"signature {name!r} was not checked: {why}" for name, why in (sample.unchecked if sample else {}).items()]
     notes += bundle.manifest.notes
     notes += [f"{name} stays a variable: {why}" for name, why in bundle.manifest.kept_variables.items()]
+    notes += found
     return StageReport(
         path=out,
         stage=stage,

@@ -44,6 +44,7 @@ def slim(
     min_count: int | None = None,
     keep: int | None = None,
     to: Literal["oov", "centre"] | None = None,
+    min_runtime: str | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> SlimReport:
@@ -54,7 +55,7 @@ def slim(
     servable and its report are written, and the outcome says so. budget: bounds such as "top1_agreement>=0.99": the
     smallest encodings that hold them on a sample of the data, found within `search_minutes`.
     prune_vocabulary: drop rows of embeddings too, as the stage of that name does with corpus, min_count, keep and to;
-    with a budget and neither of the two numbers, half of the budget is for that.
+    with a budget and neither of the two numbers, half of the budget is for that. min_runtime: as in `reexport`.
 
     Raises:
         UsageError: gates or a budget without data, or a budget and an encoding.
@@ -102,6 +103,7 @@ def slim(
         label=label,
         fail_on_bad_records=fail_on_bad_records,
         pruning=pruning,
+        min_runtime=min_runtime,
     )
     with ExitStack() as stack:
         beside = stack.enter_context(

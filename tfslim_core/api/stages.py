@@ -224,16 +224,21 @@ def reexport(
     out: Location,
     *,
     format: Literal["saved_model", "graph_def"] = "saved_model",  # noqa: A002  # the command's flag
+    min_runtime: str | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> StageReport:
     """Write a bundle as a SavedModel, loaded and run by TensorFlow's C++ loader before it takes its name.
 
+    min_runtime: the oldest TensorFlow release that is to serve it, such as "2.4"; unless told, one that the original
+    needed or was written by.
+
     Raises:
-        ModelError: it is not a bundle, or the result does not load or does not answer.
+        ModelError: it is not a bundle, the result does not load or does not answer, or needs a newer release.
+        UsageError: `min_runtime` is no release.
         OutputExistsError: the output exists and `overwrite` is false.
     """
-    from tfslim_core import stages
+    from tfslim_core import compatibility, stages
     from tfslim_core.bundle import read_bundle
     from tfslim_core.saved_model.sample_check import take_sample
     from tfslim_core.saved_model.write import write_graph_def, write_saved_model
@@ -241,15 +246,17 @@ def reexport(
     start = time.monotonic()
     target = local(out)
     storage.check_free(target, overwrite=overwrite)
+    if min_runtime is not None:
+        compatibility.release(min_runtime)
     slimmed = read_bundle(local(bundle))
     progress("write", 0, 0)
     if format == "graph_def":
         with storage.whole_file(target, overwrite=overwrite) as file:
-            write_graph_def(slimmed, file)
-        return stage_report(slimmed, target, "reexport", start, {}, None)
+            need = compatibility.refuse_newer(write_graph_def(slimmed, file), slimmed.manifest.source, min_runtime)
+        return stage_report(slimmed, target, "reexport", start, {}, None, [str(need)])
     with storage.whole_directory(target, overwrite=overwrite) as aside:
-        write_saved_model(slimmed, aside)
+        need = compatibility.refuse_newer(write_saved_model(slimmed, aside), slimmed.manifest.source, min_runtime)
         stages.check_servable(slimmed, aside)
         progress("load with the C++ loader", 0, 0)
         sample = take_sample(aside, slimmed.manifest.tags, list(slimmed.manifest.signatures))
-    return stage_report(slimmed, target, "reexport", start, {}, sample)
+    return stage_report(slimmed, target, "reexport", start, {}, sample, [str(need)])

@@ -47,6 +47,8 @@ def _show(found: Inspection) -> None:
     facts.add_row("at int8", f"about {file_size(found.int8_bytes)}")
     ops = ", ".join(f"{op} {count}" for op, count in list(found.ops.items())[:6])
     facts.add_row("nodes", visible(f"{found.nodes:,}, most often {ops}"))
+    because = f": {found.needs.because} of {found.needs.node}" if found.needs.because else ""
+    facts.add_row("runs on", visible(f"TensorFlow {found.needs.tensorflow} and later{because}"))
     if found.assets:
         facts.add_row("assets", visible(", ".join(found.assets)))
     signatures = table("Signatures", "signature", "method", "inputs", "outputs")

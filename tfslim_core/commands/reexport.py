@@ -8,7 +8,7 @@ import typer
 
 from tfslim_core import api
 from tfslim_core.commands.app import app, err
-from tfslim_core.commands.options import AsJson, BundleIn, Out, Overwrite
+from tfslim_core.commands.options import AsJson, BundleIn, MinRuntime, Out, Overwrite
 from tfslim_core.commands.printing import print_stage
 from tfslim_core.terminal import Narrator
 
@@ -18,10 +18,13 @@ def reexport(
     bundle: BundleIn,
     out_: Out,
     output_format: Annotated[Literal["saved_model", "graph_def"], typer.Option("--format")] = "saved_model",
+    min_runtime: MinRuntime = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a bundle as a SavedModel, loaded and run by TensorFlow's C++ loader before it counts."""
     with Narrator(err) as told:
-        report = api.reexport(bundle, out_, format=output_format, overwrite=overwrite, progress=told)
+        report = api.reexport(
+            bundle, out_, format=output_format, min_runtime=min_runtime, overwrite=overwrite, progress=told
+        )
     print_stage(report, as_json)

@@ -23,6 +23,7 @@ from tfslim_core.commands.options import (
     MainOutput,
     MinCount,
     MinimumSize,
+    MinRuntime,
     Model,
     Out,
     Overwrite,
@@ -72,6 +73,7 @@ def slim(
     min_count: MinCount = None,
     keep: Keep = None,
     to: StandIn = None,
+    min_runtime: MinRuntime = None,
     tags: Annotated[str | None, typer.Option(help="The MetaGraph's tags, with commas between; serve.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -105,6 +107,7 @@ def slim(
         "min_count": min_count,
         "keep": keep,
         "to": to,
+        "min_runtime": min_runtime,
         "tags": listed(tags) if tags is not None else None,
     }
     asked = settings(config, {key: value for key, value in flags.items() if value is not None})

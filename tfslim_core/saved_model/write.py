@@ -62,8 +62,8 @@ class _Restore:
     keys: Mapping[tuple[str, ...], str]
 
 
-def write_saved_model(bundle: Bundle, directory: Path) -> None:
-    """Write the SavedModel into an empty directory.
+def write_saved_model(bundle: Bundle, directory: Path) -> Any:
+    """Write the SavedModel into an empty directory; its GraphDef is returned.
 
     Raises:
         ModelError: a weight cannot be read, or what has to stay in the graph is beyond protobuf's 2 GiB.
@@ -84,6 +84,7 @@ def write_saved_model(bundle: Bundle, directory: Path) -> None:
     proto = saved_model_pb2.SavedModel(saved_model_schema_version=1, meta_graphs=[meta_graph])
     copy_files(bundle.files, directory, [asset.filename for asset in bundle.manifest.assets])
     (directory / "saved_model.pb").write_bytes(proto.SerializeToString(deterministic=True))
+    return meta_graph.graph_def
 
 
 def write_checkpoint(prefix: Path, tensors: Mapping[str, Weight]) -> None:
@@ -324,10 +325,13 @@ def _as_it_is(weight: Weight) -> Weight:
     return replace(weight, encoded=None)
 
 
-def write_graph_def(bundle: Bundle, file: Path) -> None:
-    """Write a plain frozen graph, for tools that want one; signatures, tables' initial values and assets go.
+def write_graph_def(bundle: Bundle, file: Path) -> Any:
+    """Write a plain frozen graph, for tools that want one; signatures, tables' initial values and assets go. It is
+    returned too.
 
     Raises:
         ModelError: it would be larger than 2 GiB.
     """
-    file.write_bytes(with_values(bundle.graph).SerializeToString(deterministic=True))
+    graph_def = with_values(bundle.graph)
+    file.write_bytes(graph_def.SerializeToString(deterministic=True))
+    return graph_def
