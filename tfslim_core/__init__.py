@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         transform,
         transform_graph,
         validate,
+        warmup,
     )
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "transform",
     "transform_graph",
     "validate",
+    "warmup",
 ]
 
 

@@ -35,6 +35,7 @@ from tfslim_core.stages import (
 from tfslim_core.summary import context_of
 from tfslim_core.transforms import stored_bytes
 from tfslim_core.verdict import ModelCosts, Models, Verdict
+from tfslim_core.warmup_requests import Wanted, warmed
 
 if TYPE_CHECKING:
     from tfslim_core.quantization.budgeting import Budget
@@ -64,6 +65,7 @@ class Settings:
     fail_on_bad_records: float = 0.01
     pruning: Pruning | None = None
     min_runtime: str | None = None
+    warmup: Wanted | None = None
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,8 @@ def _slim_into(
     found = differences(sample, servable, model.tags)
     errors = {f"{signature}/{key}": error for (signature, key), error in found.items()}
     refuse_broken(errors, "quantization")
-    stages.append(
-        Stage("reexport", storage.size(servable), len(stored.graph.nodes), time.monotonic() - start, str(need))
-    )
+    told = "; ".join([str(need), *warmed(servable, stored.manifest, settings.warmup, progress)])
+    stages.append(Stage("reexport", storage.size(servable), len(stored.graph.nodes), time.monotonic() - start, told))
     validation = None
     if real is not None:
         validation = _validated(source, servable, report, replace(settings, signature=real.signature), progress)

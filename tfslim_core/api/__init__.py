@@ -14,12 +14,14 @@ from tfslim_core.api.reports import SlimReport, StageReport, ValidationReport
 from tfslim_core.api.slimming import slim
 from tfslim_core.api.stages import freeze, prune_vocabulary, quantize, reexport, transform
 from tfslim_core.api.validating import validate
+from tfslim_core.api.warming import WarmupReport, warmup
 
 __all__ = [
     "Location",
     "SlimReport",
     "StageReport",
     "ValidationReport",
+    "WarmupReport",
     "freeze",
     "inspect",
     "prune_vocabulary",
@@ -32,4 +34,5 @@ __all__ = [
     "transform_graph",
     "transform_graph_file",
     "validate",
+    "warmup",
 ]

@@ -45,6 +45,7 @@ def slim(
     keep: int | None = None,
     to: Literal["oov", "centre"] | None = None,
     min_runtime: str | None = None,
+    warmup: int | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> SlimReport:
@@ -55,7 +56,8 @@ def slim(
     servable and its report are written, and the outcome says so. budget: bounds such as "top1_agreement>=0.99": the
     smallest encodings that hold them on a sample of the data, found within `search_minutes`.
     prune_vocabulary: drop rows of embeddings too, as the stage of that name does with corpus, min_count, keep and to;
-    with a budget and neither of the two numbers, half of the budget is for that. min_runtime: as in `reexport`.
+    with a budget and neither of the two numbers, half of the budget is for that. min_runtime, warmup: as in
+    `reexport`.
 
     Raises:
         UsageError: gates or a budget without data, or a budget and an encoding.
@@ -63,6 +65,7 @@ def slim(
     """
     from tfslim_core.report import write_report
     from tfslim_core.slimming import Settings, slim_into
+    from tfslim_core.warmup_requests import wanted_requests
 
     if gates and not data:
         raise UsageError("--gate needs data to hold it against; give --data NAME=PATH")
@@ -104,6 +107,7 @@ def slim(
         fail_on_bad_records=fail_on_bad_records,
         pruning=pruning,
         min_runtime=min_runtime,
+        warmup=wanted_requests(warmup, data, signature, seed) if warmup is not None else None,
     )
     with ExitStack() as stack:
         beside = stack.enter_context(

@@ -225,27 +225,36 @@ def reexport(
     *,
     format: Literal["saved_model", "graph_def"] = "saved_model",  # noqa: A002  # the command's flag
     min_runtime: str | None = None,
+    warmup: int | None = None,
+    data: Mapping[str, str] | None = None,
+    signature: str | None = None,
+    seed: int = 0,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> StageReport:
     """Write a bundle as a SavedModel, loaded and run by TensorFlow's C++ loader before it takes its name.
 
     min_runtime: the oldest TensorFlow release that is to serve it, such as "2.4"; unless told, one that the original
-    needed or was written by.
+    needed or was written by. warmup: so many warm-up requests are made of a sample of the data, for the signature that
+    it feeds, drawn by `seed`; unless told, those that the model has are kept. Either are replayed.
 
     Raises:
-        ModelError: it is not a bundle, the result does not load or does not answer, or needs a newer release.
-        UsageError: `min_runtime` is no release.
+        ModelError: it is not a bundle, or the result does not load, does not answer, fails on a warm-up request, or
+            needs a newer release.
+        UsageError: `min_runtime` is no release, or there are requests to make and no data.
+        DataError: the data cannot be read or does not fit.
         OutputExistsError: the output exists and `overwrite` is false.
     """
     from tfslim_core import compatibility, stages
     from tfslim_core.bundle import read_bundle
     from tfslim_core.saved_model.sample_check import take_sample
     from tfslim_core.saved_model.write import write_graph_def, write_saved_model
+    from tfslim_core.warmup_requests import wanted_requests, warmed
 
     start = time.monotonic()
     target = local(out)
     storage.check_free(target, overwrite=overwrite)
+    wanted = wanted_requests(warmup, data, signature, seed)
     if min_runtime is not None:
         compatibility.release(min_runtime)
     slimmed = read_bundle(local(bundle))
@@ -259,4 +268,5 @@ def reexport(
         stages.check_servable(slimmed, aside)
         progress("load with the C++ loader", 0, 0)
         sample = take_sample(aside, slimmed.manifest.tags, list(slimmed.manifest.signatures))
-    return stage_report(slimmed, target, "reexport", start, {}, sample, [str(need)])
+        notes = warmed(aside, slimmed.manifest, wanted, progress)
+    return stage_report(slimmed, target, "reexport", start, {}, sample, [str(need), *notes])

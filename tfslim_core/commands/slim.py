@@ -31,6 +31,7 @@ from tfslim_core.commands.options import (
     Seed,
     Signature,
     StandIn,
+    Warmup,
     listed,
     named_paths,
 )
@@ -74,6 +75,7 @@ def slim(
     keep: Keep = None,
     to: StandIn = None,
     min_runtime: MinRuntime = None,
+    warmup: Warmup = None,
     tags: Annotated[str | None, typer.Option(help="The MetaGraph's tags, with commas between; serve.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -108,6 +110,7 @@ def slim(
         "keep": keep,
         "to": to,
         "min_runtime": min_runtime,
+        "warmup": warmup,
         "tags": listed(tags) if tags is not None else None,
     }
     asked = settings(config, {key: value for key, value in flags.items() if value is not None})

@@ -7,9 +7,9 @@ Source: tensorflow_serving/apis/{prediction_log,predict,classification,input,mod
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -86,6 +86,30 @@ def parse_prediction_log(data: bytes) -> tuple[str, dict[str, NDArray[Any]] | li
     except (DecodeError, UnicodeDecodeError, ModelError) as error:
         raise DataError(f"the PredictionLog is damaged: {error}") from None
     raise DataError(f"a PredictionLog with a {kinds[0]} is not a request to one signature")
+
+
+def predict_log(signature: str, inputs: Mapping[str, bytes]) -> bytes:
+    """A PredictionLog of a PredictRequest. inputs: serialized TensorProtos by input key."""
+    request = _message("PredictRequest")()
+    request.model_spec.signature_name = signature.encode()
+    for key in sorted(inputs):
+        request.inputs.add(key=key.encode(), value=inputs[key])
+    return _logged("predict_log", request)
+
+
+def examples_log(kind: Literal["classify_log", "regress_log"], signature: str, examples: Iterable[bytes]) -> bytes:
+    """A PredictionLog of a request to classify, or to regress, serialized tf.Examples."""
+    request = _message("ExamplesRequest")()
+    request.model_spec.signature_name = signature.encode()
+    request.input.example_list.examples.extend(examples)
+    return _logged(kind, request)
+
+
+def _logged(kind: str, request: Any) -> bytes:
+    log = _message("PredictionLog")()
+    getattr(log, kind).request = request.SerializeToString(deterministic=True)
+    made: bytes = log.SerializeToString(deterministic=True)
+    return made
 
 
 def _array(tensor_proto: bytes) -> NDArray[Any]:
