@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -18,14 +18,17 @@ from tfslim_core.saved_model.read import read_saved_model
 from tfslim_core.saved_model.served_signatures import Signature, read_signatures
 from tfslim_core.validation.batches import Batch, Batcher
 from tfslim_core.validation.feeding import Rows, choose_signature, feeding
-from tfslim_core.validation.messages import examples_log, predict_log
+from tfslim_core.validation.messages import examples_log, parse_example, predict_log
 from tfslim_core.validation.sample import drawn
 from tfslim_core.validation.sources import first_records, open_dataset
 from tfslim_core.warmup_requests.requests_file import MOST_RECORDS
 
 TYPICAL_BATCH = 32
 MOST_BYTES = 64 * 2**20  # of requests: they lie in the model, and each server reads them at each load
-_METHODS = {"tensorflow/serving/classify": "classify_log", "tensorflow/serving/regress": "regress_log"}
+_METHODS: Mapping[str, Literal["classify_log", "regress_log"]] = {
+    "tensorflow/serving/classify": "classify_log",
+    "tensorflow/serving/regress": "regress_log",
+}
 
 
 @dataclass(frozen=True)
@@ -169,11 +172,13 @@ def _bytes(arrays: Mapping[str, np.ndarray]) -> int:
 
 
 def _log(request: Request, definition: Any) -> bytes:
-    """The kind of log that the signature's method asks for."""
+    """The kind of log that the signature's method asks for: only tf.Examples can be classified or regressed."""
     kind = _METHODS.get(definition.method_name)
     arrays = list(request.feeds.values())
     if kind is not None and len(arrays) == 1 and arrays[0].dtype == object:
-        return examples_log(kind, request.signature, arrays[0].reshape(-1).tolist())  # type: ignore[arg-type]
+        values = arrays[0].reshape(-1).tolist()
+        if all(_is_example(value) for value in values):
+            return examples_log(kind, request.signature, values)
     for key in request.feeds:
         if key not in definition.inputs or definition.inputs[key].WhichOneof("encoding") != "name":
             raise ModelError(
@@ -183,6 +188,13 @@ def _log(request: Request, definition: Any) -> bytes:
         request.signature,
         {key: _tensor(array, definition.inputs[key].dtype) for key, array in request.feeds.items()},
     )
+
+
+def _is_example(value: bytes) -> bool:
+    try:
+        return bool(parse_example(value))
+    except DataError:
+        return False
 
 
 def _tensor(array: np.ndarray, dtype: int) -> bytes:
