@@ -200,19 +200,26 @@ def _ask(package: str, version: str, python: str, told: Path) -> None:
     """Fetch one wheel, and write what its registry tells."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-        platforms = [word for name in _PLATFORMS for word in ("--platform", f"{name}_x86_64")]
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
-                *("--implementation", "cp", "--python-version", python, *platforms),
-                *("--dest", folder, f"{package}=={version}"),
-            ],
-            check=True,
-        )
-        unpack(next(Path(folder).glob("*.whl")), Path(folder))
-        (Path(folder) / "python.c").write_text(_RECURSION_LIMIT)
-        subprocess.run(["cc", "-shared", "-o", f"{folder}/python.so", f"{folder}/python.c"], check=True)
-        subprocess.run([sys.executable, __file__, folder, told], check=True)
+        fetch(package, version, python, Path(folder))
+        subprocess.run([sys.executable, "-m", "benchmarks.op_releases", folder, told], check=True)
+
+
+def fetch(package: str, version: str, python: str, folder: Path) -> None:
+    """Put what is needed of a wheel into a folder."""
+    platforms = [word for name in _PLATFORMS for word in ("--platform", f"{name}_x86_64")]
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
+            *("--implementation", "cp", "--python-version", python, *platforms),
+            *("--dest", folder, f"{package}=={version}"),
+        ],
+        check=True,
+    )
+    wheel = next(folder.glob("*.whl"))
+    unpack(wheel, folder)
+    wheel.unlink()
+    (folder / "python.c").write_text(_RECURSION_LIMIT)
+    subprocess.run(["cc", "-shared", "-o", folder / "python.so", folder / "python.c"], check=True)
 
 
 def unpack(wheel: Path, folder: Path) -> None:
@@ -230,16 +237,22 @@ class _Buffer(ctypes.Structure):
     _fields_ = (("data", ctypes.c_void_p), ("length", ctypes.c_size_t), ("free", ctypes.c_void_p))
 
 
-def _tell(folder: Path, told: Path) -> None:
-    """In the child: load the libraries below `folder`, and write what they say."""
+def libraries(folder: Path) -> list[ctypes.CDLL]:
+    """Load the libraries below a folder; in a child of its own, since no two releases fit into one process."""
     ctypes.CDLL(str(folder / "python.so"), mode=ctypes.RTLD_GLOBAL)
     loaded = []
     for part in _LIBRARIES:
         for file in sorted(path for path in folder.rglob("*.so*") if part in path.name):
             try:
                 loaded.append(ctypes.CDLL(str(file), mode=os.RTLD_LAZY | os.RTLD_GLOBAL))
-            except OSError as error:
+            except OSError as error:  # Python's part of a newer one, whose C API is in the others
                 print(f"{file.name}: {error}", file=sys.stderr)
+    return loaded
+
+
+def _tell(folder: Path, told: Path) -> None:
+    """In the child: write what the libraries below `folder` say."""
+    loaded = libraries(folder)
     tf = next(library for library in reversed(loaded) if hasattr(library, "TF_GetAllOpList"))
     for name in ("TF_GetAllOpList", "TF_NewBuffer"):
         getattr(tf, name).restype = ctypes.POINTER(_Buffer)

@@ -146,8 +146,10 @@ def test_nothing_newer_than_the_original_unless_told():
     for fine in (source("2.6.0"), source("2.4.1", 561, "2.7"), source(producer=808), source()):
         assert compatibility.refuse_newer(new, fine, None).release == (2, 6)
     assert compatibility.refuse_newer(new, source("2.4.1", 561), "2.6").release == (2, 6)
-    with pytest.raises(ModelError, match=r"--min-runtime is 2\.5"):
+    with pytest.raises(ModelError, match=r"--min-runtime is 2\.5: leave out the transform or the encoding"):
         compatibility.refuse_newer(new, source("2.20.0"), "2.5")
+    with pytest.raises(ModelError, match=r"--min-runtime is 2\.5: the original needs that too"):
+        compatibility.refuse_newer(new, source("2.20.0", runtime="2.6"), "2.5")
 
 
 @pytest.fixture(scope="module")

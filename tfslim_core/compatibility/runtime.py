@@ -21,15 +21,20 @@ def refuse_newer(graph_def: Any, source: Source, min_runtime: str | None) -> Nee
         UsageError: `min_runtime` is not a release.
     """
     need = needs_of(graph_def)
+    needed = release(source.runtime) if source.runtime else None
     if min_runtime is not None:
         if need.release > release(min_runtime):
+            own = needed is not None and need.release <= needed
+            advice = (
+                "the original needs that too; export it anew"
+                if own
+                else "leave out the transform or the encoding that brings it in"
+            )
             raise ModelError(
-                f"the result {need}, and --min-runtime is {min_runtime}: leave out the transform or the encoding that "
-                "brings it in, or serve it with that release"
+                f"the result {need}, and --min-runtime is {min_runtime}: {advice}, or serve it with a later release"
             )
         return need
     wrote = written_by(source.tensorflow_version, source.producer)
-    needed = release(source.runtime) if source.runtime else None
     known = [one for one in (wrote, needed) if one is not None]
     if known and need.release > max(known, default=op_releases().oldest):
         raise ModelError(
