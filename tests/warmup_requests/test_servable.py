@@ -25,6 +25,11 @@ SESSION_RUN = bytes.fromhex("2a090a0712050a03783a30")  # as tensorflow-serving-a
 MULTI_INFERENCE = bytes.fromhex("22090a070a050a031a0163")
 
 
+HUGE = tensor_pb2.TensorProto(
+    dtype=1, float_val=[1.0], tensor_shape={"dim": [{"size": 2**20}, {"size": 2**20}]}
+).SerializeToString()
+
+
 def tensor(value):
     return tf.make_tensor_proto(value).SerializeToString()
 
@@ -185,12 +190,13 @@ def test_a_session_run_is_refused(model, tmp_path):
         (frame(predict_log("", {"wrong": tensor(1.0)})), "failed, with the original too"),
         (frame(predict_log("", {"x": tensor(np.zeros((2, 16)))})), "failed, with the original too"),
         (frame(predict_log("", {"x": b"\xff"})), "the PredictionLog is damaged"),
+        (frame(predict_log("", {"x": HUGE})), "holds a tensor of 1,099,511,627,776 elements"),
         (
             frame(predict_log("", {"x": tensor_pb2.TensorProto(dtype=20).SerializeToString()})),
             "not replayed; the first, number 0",
         ),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_a_file_that_no_server_takes_is_kept_and_said(model, content, note):
     file = requests_file(model)

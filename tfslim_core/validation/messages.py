@@ -7,6 +7,7 @@ Source: tensorflow_serving/apis/{prediction_log,predict,classification,input,mod
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Literal
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 from tfslim_core.errors import DataError, ModelError
 from tfslim_core.saved_model.c_api import from_tensor, library, tensor_from_proto
 from tfslim_core.saved_model.served_signatures import proto_module
+
+_MOST_ELEMENTS = 2**28  # of a request's tensor; a gigabyte of floats
 
 _MESSAGES: Mapping[str, Mapping[str, tuple[int, str, str]]] = {
     # message -> field -> (number, label, type)
@@ -113,6 +116,11 @@ def _logged(kind: str, request: Any) -> bytes:
 
 
 def _array(tensor_proto: bytes) -> NDArray[Any]:
+    proto = proto_module("framework.tensor_pb2").TensorProto.FromString(tensor_proto)
+    # A single value may stand for any number of elements: a few bytes would ask for all memory.
+    elements = math.prod(dim.size for dim in proto.tensor_shape.dim)
+    if not 0 <= elements <= _MOST_ELEMENTS:
+        raise DataError(f"a PredictionLog holds a tensor of {elements:,} elements, more than {_MOST_ELEMENTS:,}")
     tensor = tensor_from_proto(tensor_proto)
     try:
         array = from_tensor(tensor)
