@@ -25,7 +25,7 @@ from tfslim_core.verdict import Verdict
 
 TFSLIM = Path(sys.executable).with_name("tfslim")
 COMMANDS = (
-    "inspect freeze transform prune-vocabulary quantize reexport validate slim publish rollback transform-graph "
+    "inspect freeze transform prune-vocabulary quantize reexport validate slim warmup publish rollback transform-graph "
     "transforms".split()
 )
 W = normal(64, 48, seed=3)

@@ -139,7 +139,7 @@ def _slim_into(
     found = differences(sample, servable, model.tags)
     errors = {f"{signature}/{key}": error for (signature, key), error in found.items()}
     refuse_broken(errors, "quantization")
-    told = "; ".join([str(need), *warmed(servable, stored.manifest, settings.warmup, progress)])
+    told = "; ".join([*need.notes, *warmed(servable, stored.manifest, settings.warmup, progress)])
     stages.append(Stage("reexport", storage.size(servable), len(stored.graph.nodes), time.monotonic() - start, told))
     validation = None
     if real is not None:

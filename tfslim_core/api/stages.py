@@ -262,11 +262,11 @@ def reexport(
     if format == "graph_def":
         with storage.whole_file(target, overwrite=overwrite) as file:
             need = compatibility.refuse_newer(write_graph_def(slimmed, file), slimmed.manifest.source, min_runtime)
-        return stage_report(slimmed, target, "reexport", start, {}, None, [str(need)])
+        return stage_report(slimmed, target, "reexport", start, {}, None, need.notes)
     with storage.whole_directory(target, overwrite=overwrite) as aside:
         need = compatibility.refuse_newer(write_saved_model(slimmed, aside), slimmed.manifest.source, min_runtime)
         stages.check_servable(slimmed, aside)
         progress("load with the C++ loader", 0, 0)
         sample = take_sample(aside, slimmed.manifest.tags, list(slimmed.manifest.signatures))
         notes = warmed(aside, slimmed.manifest, wanted, progress)
-    return stage_report(slimmed, target, "reexport", start, {}, sample, [str(need), *notes])
+    return stage_report(slimmed, target, "reexport", start, {}, sample, [*need.notes, *notes])

@@ -18,6 +18,11 @@ class Need(NamedTuple):
     what: str = ""
     node: str = ""
 
+    @property
+    def notes(self) -> list[str]:
+        """What to tell a user: nothing where the oldest release on record knows all."""
+        return [str(self)] if self.what else []
+
     def __str__(self) -> str:
         if not self.what:
             return f"needs nothing newer than TensorFlow {words(self.release)}"
