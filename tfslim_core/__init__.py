@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         transform,
         transform_graph,
         validate,
+        warmup,
     )
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "transform",
     "transform_graph",
     "validate",
+    "warmup",
 ]
 
 

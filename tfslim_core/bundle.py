@@ -54,7 +54,9 @@ class AssetEntry(_Part):
 
 
 class Source(_Part):
-    """The SavedModel that a bundle was frozen from. bytes: its directory's; live_parameters: elements served."""
+    """The SavedModel that a bundle was frozen from. bytes: its directory's; live_parameters: elements served; runtime:
+    the first TensorFlow release that knows all ops and attributes in it.
+    """
 
     path: str
     digest: str
@@ -63,6 +65,7 @@ class Source(_Part):
     tensorflow_version: str
     producer: int
     nodes: int
+    runtime: str = ""
     where: dict[str, int] = Field(default_factory=dict)
 
 

@@ -43,6 +43,8 @@ class Configuration(BaseModel):
     min_count: int | None = Field(default=None, ge=1)
     keep: int | None = Field(default=None, ge=1)
     to: Literal["oov", "centre"] | None = None
+    min_runtime: str | None = None
+    warmup: int | None = Field(default=None, ge=1, le=1000)
 
 
 def settings(file: Path | None, flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfslim_core import encodings, gate, registry, storage
+from tfslim_core import compatibility, encodings, gate, registry, storage
 from tfslim_core.bundle import Bundle
 from tfslim_core.fidelity.facts import bundle_facts, promised_facts, without_file_names
 from tfslim_core.further_tag_sets import check_further, slim_further
@@ -32,6 +32,7 @@ from tfslim_core.stages import (
     checked_as_meant,
     quantized,
     refuse_broken,
+    runtime_of,
     sample_of,
     searched,
     transformed,
@@ -40,6 +41,7 @@ from tfslim_core.stages import (
 from tfslim_core.summary import context_of
 from tfslim_core.transforms import stored_bytes
 from tfslim_core.verdict import ModelCosts, Models, Verdict
+from tfslim_core.warmup_requests import Wanted, warmed
 
 if TYPE_CHECKING:
     from tfslim_core.quantization.budgeting import Budget
@@ -69,6 +71,8 @@ class Settings:
     label: str | None = None
     fail_on_bad_records: float = 0.01
     pruning: Pruning | None = None
+    min_runtime: str | None = None
+    warmup: Wanted | None = None
 
 
 @dataclass(frozen=True)
@@ -141,9 +145,17 @@ def _slim_into(
     ]
     start = time.monotonic()
     progress("write", 0, 0)
-    shared = write_joined([stored, *(one.bundle for one in further)], servable) if further else []
-    if not further:
-        write_saved_model(stored, servable)
+    if further:
+        shared = write_joined([stored, *(one.bundle for one in further)], servable)
+        notes = [
+            note
+            for one in (stored, *(one.bundle for one in further))
+            for note in runtime_of(one, servable, settings.min_runtime)
+        ]
+    else:
+        shared = []
+        graph_def = write_saved_model(stored, servable)
+        notes = list(compatibility.refuse_newer(graph_def, stored.manifest.source, settings.min_runtime).notes)
     pruned = ("table", "asset") if settings.pruning is not None else ()
     promised = {**bundle_facts(frozen), **promised_facts(model)}
     check_servable(without_file_names(promised) if further else promised, model.tags, servable, pruned)
@@ -153,7 +165,8 @@ def _slim_into(
     refuse_broken(errors, "quantization")
     more, reasons = check_further(further, shared[1:], servable)
     errors |= more
-    stages.append(Stage("reexport", storage.size(servable), len(stored.graph.nodes), time.monotonic() - start))
+    told = "; ".join(dict.fromkeys([*notes, *warmed(servable, stored.manifest, settings.warmup, progress)]))
+    stages.append(Stage("reexport", storage.size(servable), len(stored.graph.nodes), time.monotonic() - start, told))
     validation = None
     if real is not None:
         validation = _validated(source, servable, report, replace(settings, signature=real.signature), progress)
@@ -184,6 +197,8 @@ def _refuse_early(settings: Settings) -> None:
         encodings.named(settings.encoding)
     if settings.transforms is not None:
         registry.parse(settings.transforms)
+    if settings.min_runtime is not None:
+        compatibility.release(settings.min_runtime)
     for text in settings.gates:
         gate.parse(text)
 

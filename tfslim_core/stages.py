@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
-from tfslim_core import registry, storage, transforms
+from tfslim_core import compatibility, registry, storage, transforms
 from tfslim_core.bundle import Bundle, Skip, StepEntry, read_bundle
 from tfslim_core.errors import ModelError, TfslimError
 from tfslim_core.fidelity.differences import refuse_losses
@@ -21,6 +21,7 @@ from tfslim_core.quantization.encode_weights import Choice, encode_weights, with
 from tfslim_core.quantization.harm import Harm
 from tfslim_core.registry import Call
 from tfslim_core.saved_model.join import write_joined
+from tfslim_core.saved_model.read import read_saved_model
 from tfslim_core.saved_model.sample_check import ChangedAnswersError, Sample, check_equal, differences, take_sample
 from tfslim_core.saved_model.write import write_saved_model
 from tfslim_core.weights import Array
@@ -298,6 +299,16 @@ def check_servable(promised: Facts, tags: Sequence[str], servable: Path, asked: 
         ModelError: something is lost.
     """
     refuse_losses(promised, facts_of(servable, tags), "writing the SavedModel", asked)
+
+
+def runtime_of(bundle: Bundle, servable: Path, min_runtime: str | None) -> list[str]:
+    """What release the MetaGraph needs that a servable of several holds of this bundle.
+
+    Raises:
+        ModelError, UsageError: see `compatibility.refuse_newer`.
+    """
+    found = read_saved_model(servable, bundle.manifest.tags, None)
+    return list(compatibility.refuse_newer(found.meta_graph.graph_def, bundle.manifest.source, min_runtime).notes)
 
 
 def joined(bundles: Sequence[Bundle], directory: Path, progress: Progress) -> tuple[Errors, list[str]]:

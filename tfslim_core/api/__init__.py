@@ -12,10 +12,12 @@ from tfslim_core.api.comparing import diff
 from tfslim_core.api.graphs import transform_graph, transform_graph_file
 from tfslim_core.api.inspecting import inspect
 from tfslim_core.api.publishing import publish, rollback
+from tfslim_core.api.reexporting import reexport
 from tfslim_core.api.reports import SlimReport, StageReport, ValidationReport
 from tfslim_core.api.slimming import slim
-from tfslim_core.api.stages import freeze, prune_vocabulary, quantize, reexport, transform
+from tfslim_core.api.stages import freeze, prune_vocabulary, quantize, transform
 from tfslim_core.api.validating import validate
+from tfslim_core.api.warming import WarmupReport, warmup
 
 __all__ = [
     "CheckpointReport",
@@ -24,6 +26,7 @@ __all__ = [
     "StageReport",
     "ThawReport",
     "ValidationReport",
+    "WarmupReport",
     "checkpoint",
     "diff",
     "freeze",
@@ -39,4 +42,5 @@ __all__ = [
     "transform_graph",
     "transform_graph_file",
     "validate",
+    "warmup",
 ]

@@ -125,15 +125,20 @@ def stage_report(
     start: float,
     errors: Mapping[str, float],
     sample: Sample | None,
+    found: Sequence[str] = (),
     seen: Sequence[str] = (),
 ) -> StageReport:
-    """The report of a stage that made `bundle` and wrote `out`; start: by time.monotonic. seen: what was given."""
+    """The report of a stage that made `bundle` and wrote `out`.
+
+    start: by time.monotonic. found: notes of its own. seen: what was given, told first.
+    """
     notes = [*seen]
     notes += [
         f"signature {name!r} was not checked: {why}" for name, why in (sample.unchecked if sample else {}).items()
     ]
     notes += bundle.manifest.notes
     notes += [f"{name} stays a variable: {why}" for name, why in bundle.manifest.kept_variables.items()]
+    notes += found
     return StageReport(
         path=out,
         stage=stage,

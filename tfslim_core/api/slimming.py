@@ -50,6 +50,8 @@ def slim(
     min_count: int | None = None,
     keep: int | None = None,
     to: Literal["oov", "centre"] | None = None,
+    min_runtime: str | None = None,
+    warmup: int | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> SlimReport:
@@ -62,7 +64,7 @@ def slim(
     `search_minutes`. also_tags: further tag sets of the model that are kept, in the same SavedModel; the data validates
     the first alone, and the others are compared with the original on a few requests. prune_vocabulary: drop rows of
     embeddings too, as the stage of that name does with corpus, min_count, keep and to; with a budget and neither of the
-    two numbers, half of the budget is for that.
+    two numbers, half of the budget is for that. min_runtime, warmup: as in `reexport`.
 
     Raises:
         UsageError: gates or a budget without data, or a budget and an encoding.
@@ -71,6 +73,7 @@ def slim(
     from tfslim_core.importing import opened
     from tfslim_core.report import write_report
     from tfslim_core.slimming import Settings, slim_into
+    from tfslim_core.warmup_requests import wanted_requests
 
     if gates and not data:
         raise UsageError("--gate needs data to hold it against; give --data NAME=PATH")
@@ -116,6 +119,8 @@ def slim(
         label=label,
         fail_on_bad_records=fail_on_bad_records,
         pruning=pruning,
+        min_runtime=min_runtime,
+        warmup=wanted_requests(warmup, data, signature, seed) if warmup is not None else None,
     )
     with ExitStack() as stack:
         of = local(graph) if graph is not None else None

@@ -1,16 +1,14 @@
-"""The stages: freeze, transform, prune_vocabulary, quantize, reexport."""
+"""The stages on bundles: freeze, transform, prune_vocabulary, quantize."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tfslim_core import storage
 from tfslim_core.api.arguments import Location, budget_within, local, silent
-from tfslim_core.api.checkpoints import thaw
 from tfslim_core.api.reports import StageReport, stage_report
 from tfslim_core.errors import UsageError
 from tfslim_core.staging import in_buckets
@@ -239,77 +237,3 @@ def quantize(
     errors = stages.written(after, target, overwrite, check, progress)
     state.unlink(missing_ok=True)
     return stage_report(after, target, "quantize", start, errors, sample)
-
-
-@in_buckets(reads=["bundle"], data=["data"], writes=["out"])
-def reexport(
-    bundle: Location,
-    out: Location,
-    *,
-    format: Literal["saved_model", "graph_def", "tflite", "checkpoint"] = "saved_model",  # noqa: A002  # the flag
-    tflite_quantize: Literal["none", "float16", "dynamic", "int8"] | None = None,
-    data: Mapping[str, str] | None = None,
-    signature: str | None = None,
-    also: Sequence[Location] = (),
-    overwrite: bool = False,
-    progress: Progress = silent,
-) -> StageReport:
-    """Write a bundle as a SavedModel, loaded and run by TensorFlow's C++ loader before it takes its name.
-
-    format: or a plain frozen GraphDef, or a checkpoint with variables, as `thaw` writes it. "tflite" writes a directory
-    with model.tflite, run by TFLite's interpreter and compared with the bundle's answers before it takes its name.
-    tflite_quantize: how its weights are stored; "none" (float32) unless told. data: name -> path of requests to compare
-    on, and to scale int8 by; made-up ones unless told. signature: that the data feeds. also: bundles that become
-    further tag sets of the same SavedModel, each with tags of its own.
-
-    Raises:
-        ModelError: it is not a bundle, or the result does not load or does not answer.
-        UsageError: an option that is for another format, or int8 without data.
-        DataError: the data cannot be read or does not fit.
-        OutputExistsError: the output exists and `overwrite` is false.
-    """
-    from tfslim_core import stages
-    from tfslim_core.bundle import read_bundle
-    from tfslim_core.fidelity.facts import bundle_facts
-    from tfslim_core.saved_model.sample_check import take_sample
-    from tfslim_core.saved_model.write import write_graph_def, write_saved_model
-
-    start = time.monotonic()
-    target = local(out)
-    storage.check_free(target, overwrite=overwrite)
-    if format != "tflite" and (tflite_quantize or data or signature):
-        raise UsageError("--tflite-quantize, --data and --signature are for --format tflite; give that too")
-    if tflite_quantize == "int8" and not data:
-        raise UsageError("--tflite-quantize int8 is scaled by requests; give --data NAME=PATH, or take dynamic")
-    if also and format != "saved_model":
-        raise UsageError("--also adds tag sets to a SavedModel; no other format has any")
-    slimmed = read_bundle(local(bundle))
-    if format == "checkpoint":
-        thawed = thaw(bundle, out, overwrite=overwrite, progress=progress).done
-        report = stage_report(slimmed, target, "reexport", start, thawed.errors, None)
-        return replace(report, notes=[*report.notes, *thawed.notes])
-    progress("write", 0, 0)
-    if also:
-        joined = [slimmed, *(read_bundle(local(other)) for other in also)]
-        with storage.whole_directory(target, overwrite=overwrite) as aside:
-            errors, notes = stages.joined(joined, aside, progress)
-        report = stage_report(slimmed, target, "reexport", start, errors, None)
-        return replace(report, notes=[*report.notes, *notes])
-    if format == "graph_def":
-        with storage.whole_file(target, overwrite=overwrite) as file:
-            write_graph_def(slimmed, file)
-        return stage_report(slimmed, target, "reexport", start, {}, None)
-    if format == "tflite":
-        from tfslim_core.tflite.reexport import requests_of, write_tflite
-
-        given = requests_of(slimmed, data or {}, signature)
-        with storage.whole_directory(target, overwrite=overwrite) as aside:
-            made = write_tflite(slimmed, aside, tflite_quantize or "none", given, progress)
-        report = stage_report(slimmed, target, "reexport", start, made.errors, made.sample)
-        return replace(report, notes=[*report.notes, *made.notes])
-    with storage.whole_directory(target, overwrite=overwrite) as aside:
-        write_saved_model(slimmed, aside)
-        stages.check_servable(bundle_facts(slimmed), slimmed.manifest.tags, aside)
-        progress("load with the C++ loader", 0, 0)
-        sample = take_sample(aside, slimmed.manifest.tags, list(slimmed.manifest.signatures))
-    return stage_report(slimmed, target, "reexport", start, {}, sample)

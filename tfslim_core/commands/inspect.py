@@ -94,6 +94,8 @@ def _facts(found: Inspection, everything: bool) -> Table:
     most = list(found.ops.items())[: None if everything else 6]
     ops = ", ".join(f"{op} {count}" for op, count in most)
     facts.add_row("nodes", visible(f"{found.nodes:,}, most often {ops}"))
+    because = f": {found.needs.because} of {found.needs.node}" if found.needs.because else ""
+    facts.add_row("runs on", visible(f"TensorFlow {found.needs.tensorflow} and later{because}"))
     if found.assets:
         facts.add_row("assets", visible(", ".join(found.assets)))
     return facts

@@ -75,6 +75,19 @@ MinCount = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Drop rows that are looked up less often; 1, the unused.")
 ]
 Keep = Annotated[int | None, typer.Option(metavar="N", min=1, help="Keep so many of the most used rows.")]
+MinRuntime = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RELEASE",
+        help="The oldest TensorFlow that is to serve it, e.g. 2.4; else as old as serves the original.",
+    ),
+]
+Warmup = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, max=1000, help="Make so many warm-up requests of a sample of the data, for the server."
+    ),
+]
 MinimumSize = Annotated[int | None, typer.Option(metavar="ELEMENTS", min=0, help="Leave smaller weights alone; 1024.")]
 
 

@@ -9,7 +9,18 @@ import typer
 
 from tfslim_core import api
 from tfslim_core.commands.app import app, err
-from tfslim_core.commands.options import AsJson, BundleIn, Data, Out, Overwrite, Signature, named_paths
+from tfslim_core.commands.options import (
+    AsJson,
+    BundleIn,
+    Data,
+    MinRuntime,
+    Out,
+    Overwrite,
+    Seed,
+    Signature,
+    Warmup,
+    named_paths,
+)
 from tfslim_core.commands.printing import print_stage
 from tfslim_core.terminal import Narrator
 
@@ -33,8 +44,11 @@ def reexport(
             "each request), int8 (scaled for --data)."
         ),
     ] = None,
+    min_runtime: MinRuntime = None,
+    warmup: Warmup = None,
     data: Data = None,
     signature: Signature = None,
+    seed: Seed = None,
     also: Annotated[
         list[Path] | None,
         typer.Option(metavar="BUNDLE", help="A further tag set of the same SavedModel. May be repeated."),
@@ -52,8 +66,11 @@ def reexport(
             out_,
             format=output_format,
             tflite_quantize=tflite_quantize,
+            min_runtime=min_runtime,
+            warmup=warmup,
             data=named_paths(data),
             signature=signature,
+            seed=seed or 0,
             also=also or (),
             overwrite=overwrite,
             progress=told,

@@ -25,6 +25,7 @@ from tfslim_core.commands.options import (
     MainOutput,
     MinCount,
     MinimumSize,
+    MinRuntime,
     Model,
     Out,
     Outputs,
@@ -33,6 +34,7 @@ from tfslim_core.commands.options import (
     Seed,
     Signature,
     StandIn,
+    Warmup,
     listed,
     named_paths,
 )
@@ -78,6 +80,8 @@ def slim(
     min_count: MinCount = None,
     keep: Keep = None,
     to: StandIn = None,
+    min_runtime: MinRuntime = None,
+    warmup: Warmup = None,
     tags: Annotated[
         list[str] | None,
         typer.Option(
@@ -120,6 +124,8 @@ def slim(
         "min_count": min_count,
         "keep": keep,
         "to": to,
+        "min_runtime": min_runtime,
+        "warmup": warmup,
         "tags": listed(tags[0]) if tags else None,
         "also_tags": [listed(one) for one in tags[1:]] if tags else None,
     }

@@ -57,5 +57,8 @@ class Zigzag:
         folded = nodes.add("BitwiseOr", nodes.add("LeftShift", high, nodes.constant(8, np.int16), **wide), low, **wide)
         half = nodes.add("RightShift", folded, one, **wide)
         half = nodes.add("BitwiseAnd", half, nodes.constant(0x7FFF, np.int16), **wide)
-        sign = nodes.add("Neg", nodes.add("BitwiseAnd", folded, one, **wide), **wide)
+        # The lowest bit everywhere. Not Neg, which takes 16 bits from TensorFlow 2.3 on only; and Grappler before that
+        # makes Neg of a subtraction from 0.
+        last = nodes.constant(15, np.int16)
+        sign = nodes.add("RightShift", nodes.add("LeftShift", folded, last, **wide), last, **wide)
         return nodes.add("BitwiseXor", half, sign, **wide)

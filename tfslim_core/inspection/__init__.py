@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tfslim_core import storage
+from tfslim_core import compatibility, storage
 from tfslim_core.bundle import Bundle, is_bundle, read_bundle
 from tfslim_core.fidelity.facts import tensor_words
 from tfslim_core.importing import Opened, opened
@@ -46,6 +46,17 @@ class Dead:
 
 
 @dataclass(frozen=True)
+class Needs:
+    """The first TensorFlow release that knows all that is in the graph, and what asks for it: an op, attribute or
+    value, and its node; empty where the oldest release on record knows all.
+    """
+
+    tensorflow: str
+    because: str
+    node: str
+
+
+@dataclass(frozen=True)
 class Inspection:
     """kind: the format, or "bundle". notes: what was seen of it, as freeze tells it. live_bytes: of the weights that
     are served, in their own dtype; int8_bytes: about what these would take at one byte an element where they are
@@ -76,6 +87,7 @@ class Inspection:
     ops: dict[str, int]
     assets: tuple[str, ...]
     tensorflow_version: str
+    needs: Needs
     notes: tuple[str, ...] = ()
 
     @property
@@ -149,8 +161,18 @@ def _summary(path: Path, bundle: Bundle, model: SavedModel | None, seen: Opened 
         ops=dict(Counter(node.op for node in bundle.graph.nodes.values()).most_common()),
         assets=tuple(asset.filename for asset in bundle.manifest.assets),
         tensorflow_version=bundle.manifest.source.tensorflow_version,
+        needs=_needs(bundle, model),
         notes=tuple(seen.notes) if seen is not None else (),
     )
+
+
+def _needs(bundle: Bundle, model: SavedModel | None) -> Needs:
+    graph = bundle.graph
+    if model is not None:
+        need = compatibility.needs_of(model.meta_graph.graph_def)
+    else:
+        need = compatibility.needs(graph.nodes.values(), graph.functions, graph.rest.versions.min_consumer)
+    return Needs(compatibility.words(need.release), need.what, need.node)
 
 
 def _given(model: SavedModel) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from tfslim_core import ops, storage
+from tfslim_core import compatibility, ops, storage
 from tfslim_core.bundle import GRAPH_LABEL, AssetEntry, Bundle, Manifest, Source, roots, signature_json
 from tfslim_core.errors import GraphError, ModelError
 from tfslim_core.graph import (
@@ -251,5 +251,6 @@ def _source(model: SavedModel, graph: Graph, variables: Mapping[str, Weight], di
         tensorflow_version=info.tensorflow_version,
         producer=before.versions.producer,
         nodes=len(before.node) + sum(len(function.node_def) for function in before.library.function),
+        runtime=compatibility.words(compatibility.needs_of(before).release),
         where=where,
     )

@@ -71,8 +71,8 @@ class _Restore:
     keys: Mapping[tuple[str, ...], str]
 
 
-def write_saved_model(bundle: Bundle, directory: Path) -> None:
-    """Write the SavedModel into an empty directory.
+def write_saved_model(bundle: Bundle, directory: Path) -> Any:
+    """Write the SavedModel into an empty directory; its GraphDef is returned.
 
     Raises:
         ModelError: a weight cannot be read, or what has to stay in the graph is beyond protobuf's 2 GiB.
@@ -80,7 +80,9 @@ def write_saved_model(bundle: Bundle, directory: Path) -> None:
     servable = servable_of(bundle)
     copy_files(bundle.files, directory, [asset.filename for asset in bundle.manifest.assets])
     write_origins(directory, bundle.manifest)
-    write_meta_graphs([meta_graph_of(bundle, servable)], servable.tensors, directory)
+    meta_graph = meta_graph_of(bundle, servable)
+    write_meta_graphs([meta_graph], servable.tensors, directory)
+    return meta_graph.graph_def
 
 
 def write_meta_graphs(meta_graphs: Sequence[Any], tensors: Mapping[str, Weight], directory: Path) -> None:
@@ -365,10 +367,13 @@ def _as_it_is(weight: Weight) -> Weight:
     return replace(weight, encoded=None)
 
 
-def write_graph_def(bundle: Bundle, file: Path) -> None:
-    """Write a plain frozen graph, for tools that want one; signatures, tables' initial values and assets go.
+def write_graph_def(bundle: Bundle, file: Path) -> Any:
+    """Write a plain frozen graph, for tools that want one; signatures, tables' initial values and assets go. It is
+    returned too.
 
     Raises:
         ModelError: it would be larger than 2 GiB.
     """
-    file.write_bytes(with_values(bundle.graph).SerializeToString(deterministic=True))
+    graph_def = with_values(bundle.graph)
+    file.write_bytes(graph_def.SerializeToString(deterministic=True))
+    return graph_def

@@ -7,9 +7,10 @@ Source: tensorflow_serving/apis/{prediction_log,predict,classification,input,mod
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 from tfslim_core.errors import DataError, ModelError
 from tfslim_core.saved_model.c_api import from_tensor, library, tensor_from_proto
 from tfslim_core.saved_model.served_signatures import proto_module
+
+_MOST_ELEMENTS = 2**28  # of a request's tensor; a gigabyte of floats
 
 _MESSAGES: Mapping[str, Mapping[str, tuple[int, str, str]]] = {
     # message -> field -> (number, label, type)
@@ -88,7 +91,36 @@ def parse_prediction_log(data: bytes) -> tuple[str, dict[str, NDArray[Any]] | li
     raise DataError(f"a PredictionLog with a {kinds[0]} is not a request to one signature")
 
 
+def predict_log(signature: str, inputs: Mapping[str, bytes]) -> bytes:
+    """A PredictionLog of a PredictRequest. inputs: serialized TensorProtos by input key."""
+    request = _message("PredictRequest")()
+    request.model_spec.signature_name = signature.encode()
+    for key in sorted(inputs):
+        request.inputs.add(key=key.encode(), value=inputs[key])
+    return _logged("predict_log", request)
+
+
+def examples_log(kind: Literal["classify_log", "regress_log"], signature: str, examples: Iterable[bytes]) -> bytes:
+    """A PredictionLog of a request to classify, or to regress, serialized tf.Examples."""
+    request = _message("ExamplesRequest")()
+    request.model_spec.signature_name = signature.encode()
+    request.input.example_list.examples.extend(examples)
+    return _logged(kind, request)
+
+
+def _logged(kind: str, request: Any) -> bytes:
+    log = _message("PredictionLog")()
+    getattr(log, kind).request = request.SerializeToString(deterministic=True)
+    made: bytes = log.SerializeToString(deterministic=True)
+    return made
+
+
 def _array(tensor_proto: bytes) -> NDArray[Any]:
+    proto = proto_module("framework.tensor_pb2").TensorProto.FromString(tensor_proto)
+    # A single value may stand for any number of elements: a few bytes would ask for all memory.
+    elements = math.prod(dim.size for dim in proto.tensor_shape.dim)
+    if not 0 <= elements <= _MOST_ELEMENTS:
+        raise DataError(f"a PredictionLog holds a tensor of {elements:,} elements, more than {_MOST_ELEMENTS:,}")
     tensor = tensor_from_proto(tensor_proto)
     try:
         array = from_tensor(tensor)

@@ -31,6 +31,7 @@ from tfslim_core.validation.tfrecord import frame_starts, read_frames
 
 Item = Record | BadRecord
 Array = NDArray[Any]
+WARMUP_FILE = "tf_serving_warmup_requests"  # as TensorFlow Serving wants it named: TFRecords without an extension
 _CUT_OFF = (OSError, EOFError, zlib.error, zipfile.BadZipFile)
 
 
@@ -53,6 +54,8 @@ def format_of(file: str) -> Format:
         DataError: no format has it.
     """
     name = os.path.basename(file).removesuffix(".gz")
+    if name == WARMUP_FILE:
+        return FORMATS[".tfrecord"]
     extension = os.path.splitext(name)[1]
     packed = file.endswith(".gz") and extension in (".npz", ".parquet")
     if extension not in FORMATS or packed:

@@ -108,7 +108,7 @@ def split_sample(
     for dataset in datasets:
         fed = feeding(chosen, firsts[dataset.name], label, dataset.path)
         rows = []
-        for record in _drawn(dataset, -(-examples // len(datasets)), generator):
+        for record in drawn(dataset, -(-examples // len(datasets)), generator):
             with contextlib.suppress(DataError):  # the validation counts it
                 rows.append(fed.rows(record))
         cut = -(-len(rows) * 3 // 5)
@@ -122,8 +122,8 @@ def split_sample(
     return SplitSample(chosen, *parts)
 
 
-def _drawn(dataset: Dataset, count: int, generator: np.random.Generator) -> list[Record]:
-    """A reservoir of records, in an order that says nothing (Vitter's algorithm R)."""
+def drawn(dataset: Dataset, count: int, generator: np.random.Generator) -> list[Record]:
+    """A reservoir of so many records, in an order that says nothing (Vitter's algorithm R)."""
     kept: list[Record] = []
     for number, record in enumerate(islice(records_of(dataset), MOST_DRAWN_FROM)):
         if len(kept) < count:
