@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from tfslim_core.api import (
+        audit,
         freeze,
         inspect,
         prune_vocabulary,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "audit",
     "freeze",
     "inspect",
     "prune_vocabulary",

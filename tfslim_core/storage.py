@@ -27,7 +27,7 @@ def whole_directory(out: str | os.PathLike[str], *, overwrite: bool = False) -> 
     check_free(target, overwrite=overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.part-", dir=target.parent))
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.part-{os.getpid()}-", dir=target.parent))
     except OSError as error:
         raise ModelError(f"cannot write {target}: {error.strerror}") from None
     try:
@@ -125,7 +125,7 @@ def _put_in_place(aside: Path, target: Path, *, overwrite: bool) -> None:
         except OSError as error:
             raise OutputExistsError(f"{target} appeared while it was made ({error.strerror})") from None
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-{os.getpid()}-", dir=target.parent))
     try:
         if os.path.lexists(target):
             target.rename(old / "old")

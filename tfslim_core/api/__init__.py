@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tfslim_core.api.arguments import Location
 from tfslim_core.api.graphs import transform_graph, transform_graph_file
-from tfslim_core.api.inspecting import inspect
+from tfslim_core.api.inspecting import audit, inspect
 from tfslim_core.api.publishing import publish, rollback
 from tfslim_core.api.reports import SlimReport, StageReport, ValidationReport
 from tfslim_core.api.slimming import slim
@@ -20,6 +20,7 @@ __all__ = [
     "SlimReport",
     "StageReport",
     "ValidationReport",
+    "audit",
     "freeze",
     "inspect",
     "prune_vocabulary",

@@ -1,4 +1,4 @@
-"""inspect."""
+"""inspect, and the audit that it shows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tfslim_core.api.arguments import Location, local
 
 if TYPE_CHECKING:
     from tfslim_core.inspection import Inspection
+    from tfslim_core.safety.audit import Audit
 
 
 def inspect(model: Location, *, tags: Sequence[str] = ("serve",)) -> Inspection:
@@ -20,3 +21,14 @@ def inspect(model: Location, *, tags: Sequence[str] = ("serve",)) -> Inspection:
     from tfslim_core.inspection import inspect as inspected
 
     return inspected(local(model), tags)
+
+
+def audit(model: Location) -> Audit:
+    """What a SavedModel, a bundle or a frozen .pb touches besides itself: files, network, Python, unknown libraries.
+
+    Raises:
+        ModelError: it is none of these, or it is damaged.
+    """
+    from tfslim_core.safety import audit as audited
+
+    return audited(local(model))

@@ -57,8 +57,8 @@ def read_saved_model(path: str | os.PathLike[str], tags: Sequence[str], signatur
             or a file of the model that lies outside of it.
     """
     root = Path(path)
-    meta_graph = _with_tags(_parse(root), tags, root)
-    assets = tuple(Asset(asset.tensor_info.name, asset.filename) for asset in _asset_defs(meta_graph))
+    meta_graph = _with_tags(parse_saved_model(root), tags, root)
+    assets = tuple(Asset(asset.tensor_info.name, asset.filename) for asset in asset_defs(meta_graph))
     for asset in assets:
         inside(root / "assets", asset.filename, root)
     return SavedModel(
@@ -72,7 +72,12 @@ def read_saved_model(path: str | os.PathLike[str], tags: Sequence[str], signatur
     )
 
 
-def _parse(root: Path) -> Any:
+def parse_saved_model(root: Path) -> Any:
+    """The SavedModel message in a directory, with all its MetaGraphs.
+
+    Raises:
+        ModelError: no such directory, not a SavedModel, or a damaged one.
+    """
     if not root.is_dir():
         raise ModelError(f"{root}: no such directory" if not root.exists() else f"{root} is a file, not a SavedModel")
     binary, text = root / "saved_model.pb", root / "saved_model.pbtxt"
@@ -124,14 +129,17 @@ def _init_op(meta_graph: Any) -> str | None:
     return None
 
 
-def _asset_defs(meta_graph: Any) -> list[Any]:
+def asset_defs(meta_graph: Any) -> list[Any]:
     """TF2 lists assets in `asset_file_def`, TF1 in a collection; either may be empty."""
     if meta_graph.asset_file_def or "saved_model_assets" not in meta_graph.collection_def:
         return list(meta_graph.asset_file_def)
     found = []
     for packed in meta_graph.collection_def["saved_model_assets"].any_list.value:
         asset = meta_graph_pb2.AssetFileDef()
-        packed.Unpack(asset)
+        try:
+            packed.Unpack(asset)
+        except DecodeError as error:
+            raise ModelError(f"the list of assets is damaged: {one_line(error)}") from None
         found.append(asset)
     return found
 
