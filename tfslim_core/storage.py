@@ -90,10 +90,15 @@ def inside(folder: Path, name: str, root: Path) -> Path:
         ModelError: it is absolute, leads elsewhere, or is not there.
     """
     found = folder / name
-    # A name with ".." would lead out of the folder that it is copied to, even where it stays within the model.
-    if os.path.isabs(name) or ".." in Path(name).parts or not found.resolve().is_relative_to(root.resolve()):
+    try:
+        # A name with ".." would lead out of the folder that it is copied to, even where it stays within the model.
+        outside = os.path.isabs(name) or ".." in Path(name).parts or not found.resolve().is_relative_to(root.resolve())
+        there = outside or found.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long, a circle of symlinks, or with a NUL
+        raise ModelError(f"{root}: the file {name[:100]!r} has a name that no file can have") from None
+    if outside:
         raise ModelError(f"{root}: the file {name!r} leads outside the model")
-    if not found.is_file():
+    if not there:
         raise ModelError(f"{root}: the file {name!r} is missing from {folder.name}/")
     return found
 

@@ -18,6 +18,8 @@ from google.protobuf.text_format import Parse, ParseError
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from tfslim_core.errors import ModelError, nearest
+from tfslim_core.one_line import one_line as one_line
+from tfslim_core.saved_model.checkpoint_index import check_index
 from tfslim_core.storage import inside
 
 INIT_SIGNATURE = "__saved_model_init_op"
@@ -121,7 +123,10 @@ def _chosen(meta_graph: Any, names: Sequence[str] | None, root: Path) -> dict[st
 def _init_op(meta_graph: Any) -> str | None:
     """In the order that the C++ loader looks: the reserved signature, then the two collections."""
     if INIT_SIGNATURE in meta_graph.signature_def:
-        return str(next(iter(meta_graph.signature_def[INIT_SIGNATURE].outputs.values())).name.split(":")[0])
+        outputs = list(meta_graph.signature_def[INIT_SIGNATURE].outputs.values())
+        if not outputs:
+            raise ModelError(f"the signature {INIT_SIGNATURE} names no node, where the loader expects the init op")
+        return str(outputs[0].name.split(":")[0])
     for key in ("saved_model_main_op", "legacy_init_op"):
         values = list(meta_graph.collection_def[key].node_list.value) if key in meta_graph.collection_def else []
         if values:
@@ -159,13 +164,9 @@ def open_checkpoint(prefix: str) -> Any:
     Raises:
         ModelError: the files are damaged or missing.
     """
+    if os.path.exists(f"{prefix}.index"):
+        check_index(prefix)
     try:
         return tf.train.load_checkpoint(prefix)
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"{prefix}: the variables cannot be read: {one_line(error)}") from None
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message without line breaks, shortened for a line on a terminal."""
-    text = " ".join(str(getattr(error, "message", None) or error).split())
-    return text if len(text) <= 300 else text[:297] + "..."
