@@ -67,6 +67,7 @@ _SERVED = Signature(
     },
     {},
 )
+_SCALARS = Signature("serving_default", "predict", {key: _SERVED.inputs[key] for key in ("n", "t")}, {})
 
 
 def readers(folder: Path) -> list[Reader]:
@@ -193,7 +194,7 @@ def _configuration(folder: Path) -> bool:
 def _data(folder: Path) -> bool:
     path = next(str(file) for file in folder.iterdir())
     dataset = open_dataset("d", path, 1 << 16)
-    fed = feeding(_SERVED, first_records(dataset), None, path)
+    fed = feeding(_SCALARS if path.endswith(".csv") else _SERVED, first_records(dataset), None, path)
     items = (item for shard in shards(dataset, 1 << 16) for item in read_shard("d", shard, fed, 2))
     letters = sum(isinstance(item, Letter) for item in islice(items, 100_000))
     return not letters

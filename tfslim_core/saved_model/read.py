@@ -91,7 +91,7 @@ def parse_saved_model(root: Path) -> Any:
             Parse(inside(root, text.name, root).read_text(), proto)
         else:
             raise ModelError(f"{root} is not a SavedModel: it holds no saved_model.pb")
-    except (DecodeError, ParseError, UnicodeDecodeError) as error:
+    except (DecodeError, ParseError, RecursionError, ValueError) as error:
         raise ModelError(f"{root}: saved_model.pb cannot be parsed: {one_line(error)}") from None
     except OSError as error:
         raise ModelError(f"{root}: saved_model.pb cannot be read: {error.strerror}") from None
