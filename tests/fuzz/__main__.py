@@ -115,8 +115,7 @@ def _child(reader: Reader, begin: int, count: int, seed: int, shared: mmap.mmap,
 
 
 def _feed(reader: Reader, begin: int, count: int, seed: int, shared: mmap.mmap, told: int) -> None:
-    file = reader.folder / Path(reader.name.partition(" ")[0]).name
-    file = file if not reader.name.startswith("variables") else reader.folder / "variables" / reader.name
+    file = _file(reader)
     counts, known = list(struct.unpack("<5q", shared[8:])), set()
     for number in range(begin, count):
         shared[:8] = struct.pack("<q", number)
@@ -129,6 +128,11 @@ def _feed(reader: Reader, begin: int, count: int, seed: int, shared: mmap.mmap, 
             known.add(what)
             os.write(told, f"{number} {what}\n".encode())
         shared[8:] = struct.pack("<5q", *counts)
+
+
+def _file(reader: Reader) -> Path:
+    name = Path(reader.name.partition(" ")[0].rstrip(",")).name
+    return reader.folder / "variables" / name if name.startswith("variables") else reader.folder / name
 
 
 def _input(reader: Reader, number: int, seed: int) -> bytes:
@@ -190,8 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _again(reader: Reader, number: int, seed: int) -> int:
-    file = reader.folder / Path(reader.name.partition(" ")[0]).name
-    file = file if not reader.name.startswith("variables") else reader.folder / "variables" / reader.name
+    file = _file(reader)
     file.write_bytes(_input(reader, number, seed))
     print(_input(reader, number, seed)[:3000], flush=True)
     _bound_memory()

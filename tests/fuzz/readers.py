@@ -8,7 +8,7 @@ import json
 import shutil
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from tfslim_core.configuration import settings
 from tfslim_core.drop_in import plain_graph
 from tfslim_core.graph import constant_value
 from tfslim_core.graph_files import read_graph_def
+from tfslim_core.quantization.encode_weights import Choice, encode_weights
 from tfslim_core.safety import audit
 from tfslim_core.saved_model.freeze import freeze_saved_model
 from tfslim_core.saved_model.read import read_saved_model
@@ -76,17 +77,22 @@ def readers(folder: Path) -> list[Reader]:
     bundle = folder / "seeds/bundle"
     bundle.mkdir()
     freeze_saved_model(read_saved_model(v1, ["serve"], None)).write(bundle)
-    plain = (v1 / "saved_model.pb").read_bytes()
-    model = saved_model_pb2.SavedModel.FromString(plain)
+    encoded_bundle = folder / "seeds/encoded"
+    encoded_bundle.mkdir()
+    frozen = freeze_saved_model(read_saved_model(v1, ["serve"], None))
+    graph, _ = encode_weights(frozen.graph, Choice("int8", minimum_size=16, placement="load"))
+    replace(frozen, graph=graph).write(encoded_bundle)
     protos = [(path / "saved_model.pb").read_bytes() for path in (v1, v2)]
     graph_defs = [saved_model_pb2.SavedModel.FromString(one).meta_graphs[0].graph_def for one in protos]
-    known = _known_readers(folder, v1, bundle, model, protos, graph_defs)
+    known = _model_readers(folder, v1, (bundle, encoded_bundle), protos, graph_defs)
     return [*known, *_data_readers(folder)]
 
 
-def _known_readers(
-    folder: Path, v1: Path, bundle: Path, model: object, protos: list[bytes], graph_defs: list[object]
+def _model_readers(
+    folder: Path, v1: Path, bundles: tuple[Path, Path], protos: list[bytes], graph_defs: list[object]
 ) -> list[Reader]:
+    bundle, other = bundles
+
     def copied(name: str, source: Path) -> Path:
         return Path(shutil.copytree(source, folder / name))
 
@@ -105,9 +111,19 @@ def _known_readers(
     return [
         Reader("saved_model.pb", protos, _saved_model, copied("pb", v1), share=2),
         Reader("saved_model.pbtxt", texts, _saved_model, textual, share=0.3),
-        Reader("graph.pb of a bundle", [(bundle / "graph.pb").read_bytes()], _bundle, copied("graph", bundle)),
-        Reader("manifest.json", [(bundle / "manifest.json").read_bytes()], _bundle, copied("manifest", bundle)),
-        Reader("weights.safetensors", [_weights(bundle)], _bundle, copied("weights", bundle)),
+        Reader("graph.pb of a bundle", [_bytes(bundle, "graph.pb")], _bundle, copied("graph", bundle)),
+        Reader("manifest.json", [_bytes(bundle, "manifest.json")], _bundle, copied("manifest", bundle)),
+        Reader("weights.safetensors", [_bytes(bundle, "weights.safetensors")], _bundle, copied("weights", bundle)),
+        Reader(
+            "manifest.json of an int8 bundle", [_bytes(other, "manifest.json")], _bundle, copied("manifest8", other)
+        ),
+        Reader(
+            "weights.safetensors of an int8 bundle",
+            [_bytes(other, "weights.safetensors")],
+            _bundle,
+            copied("weights8", other),
+        ),
+        Reader("saved_model.pb, frozen", protos[:1], _frozen_model, copied("freeze", v1), share=0.5),
         Reader("frozen.pb", [one.SerializeToString() for one in graph_defs], _frozen, one("frozen")),
         Reader("variables.index", [index], _frozen_model, copied("index", v1), _mended_index, share=0.3),
         Reader("variables.data-00000-of-00001", [data], _frozen_model, copied("data", v1), share=0.15),
@@ -205,8 +221,8 @@ def _only(folder: Path, pattern: str) -> Path:
     return found
 
 
-def _weights(bundle: Path) -> bytes:
-    return (bundle / "weights.safetensors").read_bytes()
+def _bytes(folder: Path, name: str) -> bytes:
+    return (folder / name).read_bytes()
 
 
 def _v1_model(path: Path) -> Path:
