@@ -147,6 +147,8 @@ def _outcome(reader: Reader) -> tuple[int, str]:
     try:
         accepted = reader.read(reader.folder)
     except TfslimError as error:
+        if "OOM" in str(error):
+            return _OVER, f"TensorFlow wants too much at {_place(error)}"
         lines = str(error).count("\n")
         return (_CRASH, f"the message of {type(error).__name__} has {lines + 1} lines") if lines else (_REFUSED, "")
     except MemoryError as error:

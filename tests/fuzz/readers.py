@@ -84,14 +84,14 @@ def readers(folder: Path) -> list[Reader]:
     replace(frozen, graph=graph).write(encoded_bundle)
     protos = [(path / "saved_model.pb").read_bytes() for path in (v1, v2)]
     graph_defs = [saved_model_pb2.SavedModel.FromString(one).meta_graphs[0].graph_def for one in protos]
-    known = _model_readers(folder, v1, (bundle, encoded_bundle), protos, graph_defs)
+    known = _model_readers(folder, (v1, v2), (bundle, encoded_bundle), protos, graph_defs)
     return [*known, *_data_readers(folder)]
 
 
 def _model_readers(
-    folder: Path, v1: Path, bundles: tuple[Path, Path], protos: list[bytes], graph_defs: list[object]
+    folder: Path, models: tuple[Path, Path], bundles: tuple[Path, Path], protos: list[bytes], graph_defs: list[object]
 ) -> list[Reader]:
-    bundle, other = bundles
+    (v1, v2), (bundle, other) = models, bundles
 
     def copied(name: str, source: Path) -> Path:
         return Path(shutil.copytree(source, folder / name))
@@ -124,6 +124,7 @@ def _model_readers(
             copied("weights8", other),
         ),
         Reader("saved_model.pb, frozen", protos[:1], _frozen_model, copied("freeze", v1), share=0.5),
+        Reader("saved_model.pb of functions, frozen", protos[1:], _frozen_model, copied("freeze2", v2), share=0.5),
         Reader("frozen.pb", [one.SerializeToString() for one in graph_defs], _frozen, one("frozen")),
         Reader("variables.index", [index], _frozen_model, copied("index", v1), _mended_index, share=0.3),
         Reader("variables.data-00000-of-00001", [data], _frozen_model, copied("data", v1), share=0.15),

@@ -23,11 +23,17 @@ _PASSES = frozenset(
     IdentityN EnsureShape CheckNumerics""".split()
 )
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+_VARIABLES = frozenset({"VarHandleOp", "VariableV2", "Variable"})
+_ASSIGNS = frozenset(
+    """AssignVariableOp Assign ResourceScatterUpdate ResourceScatterNdUpdate ResourceStridedSliceAssign ScatterUpdate
+    ScatterNdUpdate StridedSliceAssign""".split()
+)
 _SAVES = frozenset({"Save", "SaveSlices", "SaveV2", "MergeV2Checkpoints"})
 _RESTORES = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
 _SAVE, _RESTORE, _INIT = "save op", "restore op", "init op"
 _AT_LOAD = frozenset({_RESTORE, _INIT})
 _MOST_PLACES = 10_000  # that one path is followed through
+_STRING = 7  # the DataType of strings
 _SHOWN = 200  # characters of a path
 
 Functions = Mapping[str, Any]
@@ -123,6 +129,14 @@ class _MetaGraph:
         self.assets = {parse_input(asset.tensor_info.name).node for asset in asset_defs(meta_graph)}
         self.filename = parse_input(saver.filename_tensor_name).node
         self.called_from = self._call_sites()
+        # Of strings: paths among them.
+        self.assigns = [
+            (function, node)
+            for function, body in self.bodies.items()
+            for node in body.values()
+            if node.op in _ASSIGNS
+            and any(node.attr[name].type == _STRING for name in ("dtype", "T") if name in node.attr)
+        ]
         self.reached = self._reached(meta_graph)
 
     def findings(self) -> Iterator[Finding]:
@@ -215,6 +229,9 @@ class _MetaGraph:
                     constants += node.attr["value"].tensor.string_val[:10]
                 elif node.op in _PASSES and node.input:
                     further = [_Place(function, text) for text in node.input if not text.startswith("^")][:1]
+                elif node.op in _VARIABLES:
+                    further = self._assigned(node)
+                    own, told = own and bool(further), told or ("" if further else "a path that nothing assigns")
                 elif node.op == "Placeholder":
                     own, told = False, told or "a path that comes with the request"
                 else:
@@ -224,6 +241,34 @@ class _MetaGraph:
             todo += [place for place in further if place not in seen]
             seen.update(further)
         return _Origins(tuple(constants), own and not todo, told)
+
+    def _assigned(self, variable: Any) -> list[_Place]:
+        """What is assigned to a variable of this name anywhere, by whichever of its handles."""
+        found = []
+        for function, node in self.assigns:
+            data = [_Place(function, text) for text in node.input if not text.startswith("^")]
+            targets = self._variables(data[0]) if data else [None]
+            if any(target is None or _key(target) == _key(variable) for target in targets):
+                found += data[1:]
+        return found
+
+    def _variables(self, start: _Place) -> list[Any]:
+        """The variables that a handle may be of; None for one that is not known."""
+        found: list[Any] = []
+        todo, seen = [start], {start}
+        while todo:
+            function, tensor = todo.pop()
+            source = parse_input(tensor).node.split(":")[0]
+            node = self.bodies[function].get(source)
+            if node is None:
+                further = self._given(function, source) if function else []
+            else:
+                further = [_Place(function, text) for text in node.input[:1]] if node.op in _PASSES else []
+            if not further:
+                found.append(node if node is not None and node.op in _VARIABLES else None)
+            todo += [place for place in further if place not in seen]
+            seen.update(further)
+        return found
 
     def _given(self, function: str, argument: str) -> list[_Place]:
         """What the callers of a function give for an argument."""
@@ -305,6 +350,11 @@ def _tensors(info: Any) -> list[str]:
     return [name for name in (info.name, *parts, *composite) if name]
 
 
+def _key(variable: Any) -> tuple[bytes, bytes]:
+    """What makes two handles name the same variable."""
+    return variable.attr["container"].s, variable.attr["shared_name"].s or variable.name.encode()
+
+
 def _texts(node: Any, attribute: str, definition: Any) -> list[bytes]:
     """The values of a string attribute, or its registered default."""
     value = node.attr.get(attribute)
@@ -313,7 +363,7 @@ def _texts(node: Any, attribute: str, definition: Any) -> list[bytes]:
         value = defaults[0] if defaults else None
     if value is None:
         return []
-    return list(value.list.s) if value.WhichOneof("value") == "list" else [value.s]
+    return (list(value.list.s) or [b""]) if value.WhichOneof("value") == "list" else [value.s]
 
 
 def _lambdas(path: Path) -> list[Finding]:

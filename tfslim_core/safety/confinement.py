@@ -3,6 +3,7 @@
 - seccomp: a filter in the kernel that answers EPERM to system calls; `socket` is one, so there is no network, and not
   even a Unix socket of another program's. `socketpair`, which connects a process with itself, stays.
 - Landlock: writing outside of the named folders fails; so do signals to, and abstract sockets of, other processes.
+- capabilities: of root's powers only those over files are kept; looking into other processes is not one of them.
 - resource limits: memory, core dumps.
 
 Standard library only: it is done before anything else is imported, since threads that run already would stay free.
@@ -19,11 +20,12 @@ import resource
 import signal
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from tfslim_core.errors import ModelError
 
-_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
+_PR_SET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 3, 4, 22, 38
 _SECCOMP_MODE_FILTER = 2
 _ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
 # struct seccomp_data: the call's number, the machine, the address, and six arguments of 8 bytes.
@@ -56,6 +58,9 @@ _MACHINES = {
     ),
 }
 _CLONE3 = 435
+_CAPABILITY_VERSION = 0x20080522
+_KEPT_CAPABILITIES = 0b1111  # to own, read and write files as root does
+
 
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 # By the version of the interface that brought them: writing, moving between folders, truncating.
@@ -74,6 +79,17 @@ class _Instruction(ctypes.Structure):
 
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_uint16), ("filter", ctypes.POINTER(_Instruction)))
+
+
+@contextmanager
+def unreadable() -> Iterator[None]:
+    """Keep other processes of this user out of this one's memory and environment."""
+    before = _libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    try:
+        yield
+    finally:
+        _libc.prctl(_PR_SET_DUMPABLE, before, 0, 0, 0)
 
 
 def is_confined() -> bool:
@@ -95,6 +111,7 @@ def confine(folders: Sequence[str], memory: int) -> list[str]:
     _limit(resource.RLIMIT_DATA, memory)
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise ModelError(f"--untrusted: this system does not let a process give up privileges ({_reason()})")
+    _drop_capabilities()
     lacking = _keep_to(folders)
     _filter_calls()
     if _has_network():
@@ -107,6 +124,15 @@ def _limit(kind: int, most: int) -> None:
     hard = resource.getrlimit(kind)[1]
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(kind, (most, most))
+
+
+def _drop_capabilities() -> None:
+    header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
+    held = ctypes.create_string_buffer(24)  # effective, permitted, inheritable; twice, for 64 of them
+    if _libc.capget(header, held) == 0:
+        words = struct.unpack("=6I", held.raw)
+        kept = [word & _KEPT_CAPABILITIES if number < 3 else 0 for number, word in enumerate(words)]
+        _libc.capset(header, struct.pack("=6I", *kept))
 
 
 def _has_network() -> bool:

@@ -84,7 +84,7 @@ DANGEROUS: dict[str, Danger] = {
         "writes files",
         "sends what it sees to a debugger's files or address",
         """DebugIdentity(debug_urls) DebugIdentityV2(debug_urls) DebugIdentityV3(debug_urls) DebugNanCount(debug_urls)
-        DebugNumericSummary(debug_urls) DebugNumericSummaryV2 Copy(debug_ops_spec) CopyHost(debug_ops_spec)""",
+        DebugNumericSummary(debug_urls) Copy(debug_ops_spec) CopyHost(debug_ops_spec)""",
     ),
     **_listed(
         "network",

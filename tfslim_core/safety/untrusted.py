@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tfslim_core.errors import ModelError
+from tfslim_core.safety.confinement import unreadable
 
 MEMORY_LIMIT = 8 << 30  # bytes
 TIME_LIMIT = 3600.0  # seconds
@@ -62,10 +63,10 @@ def run(arguments: Sequence[str], writes: Sequence[str], bounds: Bounds, module:
             start_new_session=True,
         )
         try:
-            code = _watched(process, bounds)
+            with unreadable():
+                code = _watched(process, bounds)
         finally:
-            _kill_group(process.pid)
-            process.wait()
+            _kill_group(process)
             for output in outputs:
                 _clear(output, process.pid)
     finally:
@@ -127,9 +128,14 @@ def _existing(folder: Path) -> Path:
     return next(place for place in (folder, *folder.parents) if place.is_dir())
 
 
-def _kill_group(group: int) -> None:
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of the group, and wait until it is gone."""
+    end = time.monotonic() + _PATIENCE
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGKILL)
+        while time.monotonic() < end:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            time.sleep(_LOOK / 10)
 
 
 def _clear(output: Path, pid: int) -> None:

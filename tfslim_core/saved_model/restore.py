@@ -123,8 +123,11 @@ def found_by_name(model: SavedModel, graph: Graph, known: Iterable[str]) -> dict
 
 def _restored_tensors(graph: Graph, node: NodeDef, reader: Any, model: SavedModel) -> list[Weight]:
     sources = data_inputs(node)
-    keys, slices = (graph.value(_through_identity(graph, s).node).ravel() for s in sources[1:3])
-    texts = [(k.decode(), s.decode()) for k, s in zip(keys.tolist(), slices.tolist(), strict=True)]
+    try:
+        keys, slices = (graph.value(_through_identity(graph, s).node).ravel() for s in sources[1:3])
+        texts = [(k.decode(), s.decode()) for k, s in zip(keys.tolist(), slices.tolist(), strict=True)]
+    except (AttributeError, ValueError):
+        raise ModelError(f"{model.path}: {node.name!r} does not restore tensors by names and slices") from None
     return [_from_checkpoint(reader, key, spec, model) for key, spec in texts]
 
 
