@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from tfslim_core.saved_model.checkpoint_index import check_index
 
 tf1 = tf.compat.v1
 HUGE = 1 << 30
+DATA = "variables/variables.data-00000-of-00001"
 
 
 def doubled():
@@ -44,6 +46,11 @@ def edit(model, change):
     proto = saved_model_pb2.SavedModel.FromString((model / "saved_model.pb").read_bytes())
     change(proto.meta_graphs[0])
     (model / "saved_model.pb").write_bytes(proto.SerializeToString())
+
+
+def contents(folder):
+    """All that is there; what no program should have written to."""
+    return {path: path.read_bytes() if path.is_file() and not path.is_symlink() else b"" for path in folder.rglob("*")}
 
 
 def refused(capsys, *arguments):
@@ -94,7 +101,7 @@ def test_symlinks_in_a_circle(capsys, model):
     (model / "assets").mkdir()
     (model / "assets/words").symlink_to("words")
     edit(model, lambda meta_graph: meta_graph.asset_file_def.add(filename="words"))
-    assert "a name that no file can have" in freeze(capsys, model) or True
+    assert "a name that no file can have" in freeze(capsys, model)
 
 
 @pytest.mark.parametrize("name", ["variables.index", "variables.data-00000-of-00001"])
@@ -190,24 +197,6 @@ def test_a_request_of_terabytes_is_not_made_up(capsys, model, size):
     assert len(capsys.readouterr().err.splitlines()) <= 2
 
 
-def folded(op, build, tmp_path, capsys):
-    """Freeze and transform a model whose folding would take gigabytes; it may be refused or left alone."""
-
-    def made():
-        x = tf1.placeholder(tf.float32, [None], name="x")
-        return {"serving_default": ({"x": x}, {"y": x + build()})}
-
-    model = save_v1(tmp_path / "m", made)
-    bundle = tmp_path / "bundle"
-    code = main(["freeze", str(model), str(bundle)])
-    if code == 0:
-        code = main(["transform", str(bundle), str(tmp_path / "out"), "--transforms", "fold_constants"])
-    told = capsys.readouterr().err
-    assert code in (0, 1)
-    assert "Traceback" not in told
-    return told
-
-
 def test_folding_does_not_compute_what_is_huge_on_the_way(tmp_path):
     from tfslim_core.drop_in import plain_graph
     from tfslim_core.transforms import apply
@@ -244,7 +233,6 @@ def test_functions_that_call_each_other_in_a_circle(capsys, model):
                 call.attr[key].list.type.append(1)
             function.ret["r"] = "call:output:0"
         call = meta_graph.graph_def.node.add(name="call", op="PartitionedCall", input=["x"])
-        call.CopyFrom(call)
         call.attr["f"].func.name = "a"
         for key in ("Tin", "Tout"):
             call.attr[key].list.type.append(1)
@@ -309,18 +297,8 @@ def test_a_long_chain_of_calls(model, tmp_path):
         meta_graph.signature_def["serving_default"].outputs["y"].name = "call:0"
 
     edit(model, change)
-    with pytest.raises(TfslimError) if False else _either():
+    with suppress(TfslimError):
         api.inspect(model)
-
-
-class _either:
-    """Done, or refused."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        return kind is not None and issubclass(kind, TfslimError)
 
 
 def test_text_that_is_nested_ten_thousand_deep(capsys, model):

@@ -17,9 +17,11 @@ from google.protobuf.message import DecodeError
 from google.protobuf.text_format import Parse, ParseError
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from tfslim_core.errors import ModelError, nearest
+from tfslim_core.claims import check_claims
+from tfslim_core.errors import GraphError, ModelError, nearest
 from tfslim_core.one_line import one_line as one_line
 from tfslim_core.saved_model.checkpoint_index import check_index
+from tfslim_core.saved_model.unfolding import check_unfolding
 from tfslim_core.storage import inside
 
 INIT_SIGNATURE = "__saved_model_init_op"
@@ -60,6 +62,7 @@ def read_saved_model(path: str | os.PathLike[str], tags: Sequence[str], signatur
     """
     root = Path(path)
     meta_graph = _with_tags(parse_saved_model(root), tags, root)
+    _check_claims(meta_graph, root)
     assets = tuple(Asset(asset.tensor_info.name, asset.filename) for asset in asset_defs(meta_graph))
     for asset in assets:
         inside(root / "assets", asset.filename, root)
@@ -118,6 +121,18 @@ def _chosen(meta_graph: Any, names: Sequence[str] | None, root: Path) -> dict[st
     if not chosen:
         raise ModelError(f"{root} has no signature to serve")
     return chosen
+
+
+def _check_claims(meta_graph: Any, root: Path) -> None:
+    """Before anything runs the graph: what a constant claims TensorFlow allocates, and it unfolds calls."""
+    graph_def = meta_graph.graph_def
+    bodies = (graph_def.node, *(function.node_def for function in graph_def.library.function))
+    constants = (node for body in bodies for node in body if node.op == "Const" and "value" in node.attr)
+    try:
+        check_claims((node.name, node.attr["value"].tensor) for node in constants)
+        check_unfolding(graph_def)
+    except (GraphError, ModelError) as error:
+        raise ModelError(f"{root}: {error}") from None
 
 
 def _init_op(meta_graph: Any) -> str | None:
