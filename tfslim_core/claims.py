@@ -12,7 +12,7 @@ from tfslim_core.errors import GraphError
 
 # Bytes that the constants of one graph may come to beyond what is stored of them (one zero for all elements, say), and
 # that a node's value may have while constants are folded.
-MOST_CLAIMED = 1 << 30
+MOST_CLAIMED = 256 << 20
 
 
 def claimed_bytes(tensor: Any) -> int:
@@ -49,5 +49,5 @@ def check_claims(tensors: Iterable[tuple[str, Any]]) -> None:
         if beyond > MOST_CLAIMED:
             raise GraphError(
                 f"constant {name!r} is said to have {claimed:,} bytes and holds {tensor.ByteSize():,}; with others, "
-                f"more than {MOST_CLAIMED >> 30} GiB are claimed and not there"
+                f"more than {MOST_CLAIMED >> 20} MiB are claimed and not there"
             )

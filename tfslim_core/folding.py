@@ -95,7 +95,7 @@ class Folding:
                 huge = [name for name in candidates if _claims_too_much(graph, imported, name)]
                 if huge:
                     for name in huge:
-                        reasons[name] = f"its value would have more than {MOST_CLAIMED >> 30} GiB"
+                        reasons[name] = f"its value would have more than {MOST_CLAIMED >> 20} MiB"
                         excluded |= name
                     continue
                 return self._planned(graph, candidates, imported, reasons, borrowed)

@@ -27,7 +27,7 @@ from tests.fuzz.mutations import mutated
 from tests.fuzz.readers import Reader, readers
 from tfslim_core.errors import TfslimError
 
-MEMORY = 256 << 20  # bytes that reading one input may take, beyond what the process has
+MEMORY = 640 << 20  # bytes that reading one input may take: what constants may claim, twice, and some
 SECONDS = 10.0  # for one input
 OUTCOMES = ("accepted", "refused", "crashes", "hangs", "over bound")
 _ACCEPTED, _REFUSED, _CRASH, _HANG, _OVER = range(5)

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -181,7 +180,7 @@ def test_many_constants_that_are_small_alone(capsys, model):
             outputs[f"z{number}"].dtype = tf.float32.as_datatype_enum
 
     edit(model, change)
-    assert "more than 1 GiB are claimed and not there" in freeze(capsys, model)
+    assert "more than 256 MiB are claimed and not there" in freeze(capsys, model)
 
 
 @pytest.mark.parametrize("size", [1 << 40, 1 << 62])
@@ -270,10 +269,10 @@ def test_functions_that_double_at_each_call(capsys, model):
         meta_graph.signature_def["serving_default"].outputs["y"].name = "call:0"
 
     edit(model, change)
-    assert "unfolds into more than" in freeze(capsys, model)
+    assert "unfold into more than 20,000,000 nodes" in freeze(capsys, model)
 
 
-def test_a_long_chain_of_calls(model, tmp_path):
+def test_a_long_chain_of_calls(capsys, model):
     def change(meta_graph):
         library = meta_graph.graph_def.library
         for level in range(3000):
@@ -297,8 +296,7 @@ def test_a_long_chain_of_calls(model, tmp_path):
         meta_graph.signature_def["serving_default"].outputs["y"].name = "call:0"
 
     edit(model, change)
-    with suppress(TfslimError):
-        api.inspect(model)
+    assert "call each other more than 200 deep" in freeze(capsys, model)
 
 
 def test_text_that_is_nested_ten_thousand_deep(capsys, model):
@@ -327,10 +325,8 @@ def test_a_vocabulary_with_a_million_columns(tmp_path, capsys):
 
     def made():
         text = tf1.placeholder(tf.string, [None], name="text")
-        path = tf.constant(str(words))
-        tf1.add_to_collection(tf1.GraphKeys.ASSET_FILEPATHS, path)
         init = tf.lookup.TextFileInitializer(
-            path, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
+            str(words), tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
         )
         return {"serving_default": ({"text": text}, {"id": tf.lookup.StaticHashTable(init, -1).lookup(text)})}
 
@@ -366,7 +362,7 @@ def test_a_checkpoint_that_claims_more_than_it_has(capsys, model):
     index.write_bytes(_mended_index(data[: at + 3] + b"\xff\x7f" + data[at + 5 :]))
     with pytest.raises(TfslimError, match="is said to have the shape"):
         check_index(str(index.with_suffix("")))
-    assert "is said to have the shape" in freeze(capsys, model)
+    assert "Invalid size" in freeze(capsys, model)  # a process that the loader has to itself says so first
 
 
 def test_a_bundle_whose_weights_claim_terabytes(capsys, model, tmp_path):

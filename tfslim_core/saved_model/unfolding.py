@@ -11,6 +11,8 @@ from tfslim_core.errors import ModelError
 
 MOST_NODES = 20_000_000  # that a graph and all that it calls may come to; TensorFlow unfolds branches and loops too
 
+MOST_DEEP = 200  # calls within calls
+
 
 def check_unfolding(graph_def: Any) -> None:
     """Refuse a graph that comes to more nodes than any real one, counted without unfolding it.
@@ -18,13 +20,14 @@ def check_unfolding(graph_def: Any) -> None:
     A function that is reached from itself counts once: it is left as a call.
 
     Raises:
-        ModelError: it does.
+        ModelError: it does, or calls lie deeper in each other than in any real one.
     """
     functions = {function.signature.name: function for function in graph_def.library.function}
     if not functions:
         return
     calls = {name: _called(function.node_def, functions) for name, function in functions.items()}
     sizes: dict[str, int] = {}
+    depths: dict[str, int] = {}
     entered: set[str] = set()
     todo = list(functions)
     while todo:
@@ -33,11 +36,14 @@ def check_unfolding(graph_def: Any) -> None:
             todo.pop()
         elif name in entered:
             todo.pop()
+            depths[name] = 1 + max((depths.get(callee, 0) for callee in calls[name]), default=0)
             sizes[name] = len(functions[name].node_def) + sum(sizes.get(callee, 0) for callee in calls[name])
         else:
             entered.add(name)
             todo += [callee for callee in calls[name] if callee not in entered]
     total = len(graph_def.node) + sum(sizes[callee] for callee in _called(graph_def.node, functions))
+    if max(depths.values()) > MOST_DEEP:
+        raise ModelError(f"the functions of the graph call each other more than {MOST_DEEP} deep")
     if total > MOST_NODES:
         raise ModelError(f"the functions of the graph unfold into more than {MOST_NODES:,} nodes")
 
