@@ -92,10 +92,11 @@ class Folding:
                 continue
             with imported:
                 # Values on the way may be larger than any that is kept.
-                huge = [name for name in candidates if _claims_too_much(graph, imported, name)]
+                most = max(MOST_CLAIMED, 2 * sum(weight.nbytes for weight in graph.weights.values()))
+                huge = [name for name in candidates if _is_larger(graph, imported, name, most)]
                 if huge:
                     for name in huge:
-                        reasons[name] = f"its value would have more than {MOST_CLAIMED >> 20} MiB"
+                        reasons[name] = f"its value would have {most >> 20:,} MiB or more"
                         excluded |= name
                     continue
                 return self._planned(graph, candidates, imported, reasons, borrowed)
@@ -146,12 +147,13 @@ class Folding:
         return graph, 0, False
 
 
-def _claims_too_much(graph: Graph, imported: CGraph, name: str) -> bool:
+def _is_larger(graph: Graph, imported: CGraph, name: str, most: int) -> bool:
+    """Whether an output of a node is known to take more bytes."""
     for port, dtype in enumerate(graph.facts(name).gives):
         shape = imported.shape(Input(name, port))
         sizes = [size for size in shape or () if size is not None]
         known = shape is not None and len(sizes) == len(shape)
-        if known and math.prod(sizes) * (tf.as_dtype(dtype).size or 1) > MOST_CLAIMED:
+        if known and math.prod(sizes) * (tf.as_dtype(dtype).size or 1) > most:
             return True
     return False
 

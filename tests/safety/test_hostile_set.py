@@ -218,6 +218,19 @@ def memory():
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 
 
+def test_an_op_that_says_it_has_a_trillion_inputs(capsys, model):
+    def change(meta_graph):
+        node = meta_graph.graph_def.node.add(name="many", op="AddN", input=["x"])
+        node.attr["T"].type = 1
+        node.attr["N"].i = 1 << 40
+        meta_graph.signature_def["serving_default"].outputs["y"].name = "many:0"
+
+    edit(model, change)
+    freeze(capsys, model)
+    with pytest.raises(TfslimError, match="1,099,511,627,776 tensors"):
+        api.inspect(model)
+
+
 def test_functions_that_call_each_other_in_a_circle(capsys, model):
     def change(meta_graph):
         library = meta_graph.graph_def.library

@@ -162,6 +162,8 @@ def _arguments(function: Any, values: Mapping[str, Any]) -> list[tuple[str, list
         else:
             dtype = argument.type or values[argument.type_attr].type
             count = values[argument.number_attr].i if argument.number_attr else 1
+            if count > ops.MOST_TENSORS:
+                raise ValueError(f"argument {argument.name!r} stands for {count:,} tensors")
             found.append((argument.name, [dtype] * count))
     return found
 
