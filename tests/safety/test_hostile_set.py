@@ -394,3 +394,11 @@ def test_files_of_a_bundle_that_are_symlinks_to_elsewhere(capsys, model, tmp_pat
     shutil.move(bundle / name, tmp_path / name)
     (bundle / name).symlink_to(tmp_path / name)
     assert "leads outside the model" in refused(capsys, "inspect", bundle)
+
+
+def test_an_archive_with_a_trillion_rows_of_nothing(tmp_path):
+    from tfslim_core.validation.sources import first_records, open_dataset
+
+    np.savez(tmp_path / "a.npz", x=np.zeros((1 << 40, 0), np.float32))
+    with pytest.raises(TfslimError, match="1,099,511,627,776 rows, and there is nothing in them"):
+        first_records(open_dataset("d", str(tmp_path / "a.npz")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tokenize
 import zipfile
@@ -20,6 +21,7 @@ from tfslim_core.validation.convert import from_array
 from tfslim_core.validation.records import BadRecord, Range, Record
 
 Array = NDArray[Any]
+_MOST_EMPTY = 1_000_000  # rows without a value
 _CUT_OFF = (OSError, EOFError, zlib.error, zipfile.BadZipFile)
 # What the standard library and numpy raise over archives and headers that nobody writes.
 _DAMAGED = (
@@ -115,7 +117,10 @@ def _npz_rows(file: str, archive: zipfile.ZipFile) -> int:
     if len(sizes) > 1:
         lengths = ", ".join(f"{key} {shape[0]:,}" for key, shape in shapes.items() if shape)
         raise DataError(f"{file}: the first axis is the batch and must be equally long in all arrays; it is: {lengths}")
-    return sizes.pop() if sizes else 1
+    rows = sizes.pop() if sizes else 1
+    if rows > _MOST_EMPTY and not any(math.prod(shape[1:]) for shape in shapes.values() if shape):
+        raise DataError(f"{file} claims {rows:,} rows, and there is nothing in them")
+    return rows
 
 
 def _npy_header(file: str, member: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
