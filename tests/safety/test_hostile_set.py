@@ -402,3 +402,10 @@ def test_an_archive_with_a_trillion_rows_of_nothing(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.zeros((1 << 40, 0), np.float32))
     with pytest.raises(TfslimError, match="1,099,511,627,776 rows, and there is nothing in them"):
         first_records(open_dataset("d", str(tmp_path / "a.npz")))
+
+
+def test_an_empty_tensor_of_a_message_is_an_empty_array():
+    from tfslim_core.saved_model.c_api import from_tensor, tensor_from_proto
+
+    proto = tf.make_tensor_proto(np.zeros((0, 2), np.float32)).SerializeToString()
+    assert from_tensor(tensor_from_proto(proto)).shape == (0, 2)
