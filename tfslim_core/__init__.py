@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from tfslim_core.api import (
+        audit,
         checkpoint,
         diff,
         freeze,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "audit",
     "checkpoint",
     "diff",
     "freeze",

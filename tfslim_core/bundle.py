@@ -36,6 +36,7 @@ from tfslim_core import encodings, storage
 from tfslim_core.encodings.scheme import Form
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph
+from tfslim_core.one_line import one_line
 from tfslim_core.weights import DTYPES, Array, Encoded, Weight, aligned, in_memory
 
 GRAPH_LABEL = "graph, functions and small values"  # in a report of where the bytes went
@@ -188,8 +189,8 @@ class Manifest(_Part):
         """
         try:
             return {k: ParseDict(v, meta_graph_pb2.SignatureDef()) for k, v in sorted(self.signatures.items())}
-        except JsonError as error:
-            raise ModelError(f"the bundle's manifest holds a damaged signature: {error}") from None
+        except (JsonError, ArithmeticError, RecursionError, TypeError, ValueError) as error:
+            raise ModelError(f"the bundle's manifest holds a damaged signature: {one_line(error)}") from None
 
 
 def signature_json(signature: Any) -> dict[str, Any]:
@@ -293,9 +294,9 @@ def read_bundle(path: str | os.PathLike[str]) -> Bundle:
             raise ModelError(f"{root} is a bundle of version {version}; this tfslim reads {_SCHEMA}") from None
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise ModelError(f"{root}: manifest.json is damaged: {where}: {first['msg']}") from None
+        raise ModelError(f"{root}: manifest.json is damaged: {where}: {one_line(ValueError(first['msg']))}") from None
     except (DecodeError, OSError) as error:
-        raise ModelError(f"{root}: graph.pb cannot be read: {error}") from None
+        raise ModelError(f"{root}: graph.pb cannot be read: {one_line(error)}") from None
     for asset in manifest.assets:
         storage.inside(root / "assets", asset.filename, root)
     weights, variables = _opened(storage.inside(root, "weights.safetensors", root), manifest.encoded)
@@ -435,7 +436,7 @@ def _from_proto(stored: Weight, name: str) -> Array:
     try:
         value: Array = tf.make_ndarray(tensor_pb2.TensorProto.FromString(stored.read().tobytes()))
     except (DecodeError, TypeError, ValueError) as error:
-        raise ModelError(f"the bundle's variable {name!r} is damaged: {error}") from None
+        raise ModelError(f"the bundle's variable {name!r} is damaged: {one_line(error)}") from None
     return value
 
 
@@ -458,7 +459,7 @@ def _header(file: Path) -> dict[str, tuple[np.dtype[np.generic], tuple[int, ...]
             if key != "__metadata__"
         }
     except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise ModelError(f"{file} is damaged: {error}") from None
+        raise ModelError(f"{file} is damaged: {one_line(error)}") from None
 
 
 def _read_tensor(file: Path, key: str, dtype: np.dtype[np.generic], shape: tuple[int, ...], start: int) -> Array:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import tfslim_core.commands  # noqa: F401  # registers them
-from tfslim_core.commands.app import app, err
+from tfslim_core.commands.app import app, arguments, err
 from tfslim_core.commands.printing import visible
 from tfslim_core.errors import TfslimError
 
@@ -38,6 +38,7 @@ def _hushed_libraries() -> Iterator[None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
+    arguments.set(list(argv) if argv is not None else None)
     with _hushed_libraries():
         try:
             app(args=list(argv) if argv is not None else None, prog_name="tfslim")

@@ -15,6 +15,10 @@ class TfslimError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        # Names in a model may hold anything.
+        return super().__str__().replace("\n", "\\n").replace("\r", "\\r")
+
 
 class UsageError(TfslimError):
     """The arguments contradict each other or cannot be understood."""

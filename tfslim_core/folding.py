@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfslim_core.c_graph import CGraph
+from tfslim_core.claims import MOST_CLAIMED
 from tfslim_core.constant_nodes import (
     Excluded,
     constant_nodes,
@@ -90,6 +91,14 @@ class Folding:
                 excluded |= name
                 continue
             with imported:
+                # Values on the way may be larger than any that is kept.
+                most = max(MOST_CLAIMED, 2 * sum(weight.nbytes for weight in graph.weights.values()))
+                huge = [name for name in candidates if _is_larger(graph, imported, name, most)]
+                if huge:
+                    for name in huge:
+                        reasons[name] = f"its value would have {most >> 20:,} MiB or more"
+                        excluded |= name
+                    continue
                 return self._planned(graph, candidates, imported, reasons, borrowed)
         return graph, 0, False
 
@@ -136,6 +145,17 @@ class Folding:
             reasons.update(failed)
             refused |= failed.keys()
         return graph, 0, False
+
+
+def _is_larger(graph: Graph, imported: CGraph, name: str, most: int) -> bool:
+    """Whether an output of a node is known to take more bytes."""
+    for port, dtype in enumerate(graph.facts(name).gives):
+        shape = imported.shape(Input(name, port))
+        sizes = [size for size in shape or () if size is not None]
+        known = shape is not None and len(sizes) == len(shape)
+        if known and math.prod(sizes) * (tf.as_dtype(dtype).size or 1) > most:
+            return True
+    return False
 
 
 def _without_output_shapes(graph: Graph) -> Graph:

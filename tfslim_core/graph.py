@@ -7,7 +7,6 @@ the same name. TensorFlow refuses such a node, so that none is ever taken for a 
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfslim_core import ops
+from tfslim_core.claims import check_claims, claimed_bytes
 from tfslim_core.errors import GraphError
 from tfslim_core.weights import DTYPES, Array, Weight, in_memory
 
@@ -561,7 +561,10 @@ def _is_external(node: NodeDef) -> bool:
 
 
 def _dtype_name(dtype: int) -> str:
-    return str(tf.as_dtype(dtype).name)
+    try:
+        return str(tf.as_dtype(dtype).name)
+    except TypeError:
+        return f"dtype {dtype}, which there is not"
 
 
 def _without_lost_colocations(node: NodeDef, nodes: Collection[str]) -> NodeDef:
@@ -579,10 +582,13 @@ def _without_lost_colocations(node: NodeDef, nodes: Collection[str]) -> NodeDef:
     return copy
 
 
-def _without_large_values(nodes: Iterable[NodeDef]) -> tuple[dict[str, NodeDef], dict[str, Weight]]:
+def _without_large_values(nodes: Collection[NodeDef]) -> tuple[dict[str, NodeDef], dict[str, Weight]]:
     """The nodes by name, and the weights that were taken out of the large constants among them."""
     bare: dict[str, NodeDef] = {}
     weights: dict[str, Weight] = {}
+    check_claims(
+        (node.name, node.attr["value"].tensor) for node in nodes if node.op == "Const" and "value" in node.attr
+    )
     for node in nodes:
         bare[node.name] = node
         if node.op != "Const" or not _holds_large_value(node):
@@ -598,9 +604,7 @@ def _holds_large_value(node: NodeDef) -> bool:
     if "value" not in node.attr:
         return False
     tensor = node.attr["value"].tensor
-    dtype = tf.as_dtype(tensor.dtype)
-    elements = math.prod(d.size for d in tensor.tensor_shape.dim)
-    return dtype.name in DTYPES and elements * dtype.size >= EXTERNAL_BYTES
+    return claimed_bytes(tensor) >= EXTERNAL_BYTES and tf.as_dtype(tensor.dtype).name in DTYPES
 
 
 def has_plain_weights(graph: Graph) -> bool:
@@ -623,6 +627,7 @@ def constant_value(node: NodeDef) -> Array:
     """
     if node.op != "Const" or "value" not in node.attr:
         raise GraphError(f"node {node.name!r} ({node.op}) has no constant value")
+    check_claims([(node.name, node.attr["value"].tensor)])
     try:
         value: Array = tf.make_ndarray(node.attr["value"].tensor)
     except (TypeError, ValueError) as error:

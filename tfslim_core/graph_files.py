@@ -18,6 +18,8 @@ def read_graph_def(file: Path) -> Any:
     Raises:
         ModelError: it is missing or is no GraphDef.
     """
+    if file.exists() and not file.is_file() and not file.is_dir():
+        raise ModelError(f"{file} is a pipe or a device, not a file")
     try:
         found = tf.compat.v1.GraphDef.FromString(file.read_bytes())
     except OSError as error:

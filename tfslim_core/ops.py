@@ -14,6 +14,7 @@ from tfslim_core._tf_private import registered_op
 from tfslim_core.errors import GraphError
 
 REF = 100
+MOST_TENSORS = 1_000_000  # that one argument stands for
 
 # Stateful to the registry because they hold or read state, or draw random numbers; leaving one out changes nothing
 # for anybody who does not read its output.
@@ -135,7 +136,10 @@ def _argument_dtypes(argument: Any, values: Mapping[str, Any]) -> list[int]:
         dtypes = list(values[argument.type_list_attr])
     else:
         dtype = argument.type or values[argument.type_attr]
-        dtypes = [dtype] * (values[argument.number_attr] if argument.number_attr else 1)
+        count = values[argument.number_attr] if argument.number_attr else 1
+        if count > MOST_TENSORS:
+            raise GraphError(f"the attribute {argument.number_attr!r} says {count:,} tensors; no op takes so many")
+        dtypes = [dtype] * count
     return [d + REF for d in dtypes] if argument.is_ref else dtypes
 
 

@@ -27,7 +27,7 @@ def whole_directory(out: str | os.PathLike[str], *, overwrite: bool = False) -> 
     check_free(target, overwrite=overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.part-", dir=target.parent))
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.part-{os.getpid()}-", dir=target.parent))
     except OSError as error:
         raise ModelError(f"cannot write {target}: {error.strerror}") from None
     try:
@@ -90,10 +90,15 @@ def inside(folder: Path, name: str, root: Path) -> Path:
         ModelError: it is absolute, leads elsewhere, or is not there.
     """
     found = folder / name
-    # A name with ".." would lead out of the folder that it is copied to, even where it stays within the model.
-    if os.path.isabs(name) or ".." in Path(name).parts or not found.resolve().is_relative_to(root.resolve()):
+    try:
+        # A name with ".." would lead out of the folder that it is copied to, even where it stays within the model.
+        outside = os.path.isabs(name) or ".." in Path(name).parts or not found.resolve().is_relative_to(root.resolve())
+        there = outside or found.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long, a circle of symlinks, or with a NUL
+        raise ModelError(f"{root}: the file {name[:100]!r} has a name that no file can have") from None
+    if outside:
         raise ModelError(f"{root}: the file {name!r} leads outside the model")
-    if not found.is_file():
+    if not there:
         raise ModelError(f"{root}: the file {name!r} is missing from {folder.name}/")
     return found
 
@@ -130,7 +135,7 @@ def _put_in_place(aside: Path, target: Path, *, overwrite: bool) -> None:
         except OSError as error:
             raise OutputExistsError(f"{target} appeared while it was made ({error.strerror})") from None
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-{os.getpid()}-", dir=target.parent))
     try:
         if os.path.lexists(target):
             target.rename(old / "old")

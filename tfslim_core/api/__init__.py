@@ -10,7 +10,7 @@ from tfslim_core.api.arguments import Location
 from tfslim_core.api.checkpoints import CheckpointReport, ThawReport, checkpoint, thaw
 from tfslim_core.api.comparing import diff
 from tfslim_core.api.graphs import transform_graph, transform_graph_file
-from tfslim_core.api.inspecting import inspect
+from tfslim_core.api.inspecting import audit, inspect
 from tfslim_core.api.publishing import publish, rollback
 from tfslim_core.api.reexporting import reexport
 from tfslim_core.api.reports import SlimReport, StageReport, ValidationReport
@@ -27,6 +27,7 @@ __all__ = [
     "ThawReport",
     "ValidationReport",
     "WarmupReport",
+    "audit",
     "checkpoint",
     "diff",
     "freeze",

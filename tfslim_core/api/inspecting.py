@@ -1,4 +1,4 @@
-"""inspect."""
+"""inspect, and the audit that it shows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tfslim_core.staging import in_buckets
 
 if TYPE_CHECKING:
     from tfslim_core.inspection import Inspection
+    from tfslim_core.safety.audit import Audit
 
 
 @in_buckets(reads=["model", "graph"], writes=["html"])
@@ -46,3 +47,15 @@ def inspect(
     with storage.whole_file(local(html), overwrite=overwrite) as aside:
         aside.write_text(inspection_html(found), encoding="utf-8")
     return found
+
+
+@in_buckets(reads=["model", "graph"])
+def audit(model: Location, *, graph: Location | None = None) -> Audit:
+    """What a model of any format or a bundle touches besides itself: files, network, Python, unknown libraries.
+
+    Raises:
+        ModelError: it is none of these, or it is damaged.
+    """
+    from tfslim_core.safety import audit as audited
+
+    return audited(local(model), local(graph) if graph is not None else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextvars import ContextVar
 from typing import Annotated
 
 # Before anything loads TensorFlow: its log would drown every word of ours.
@@ -25,6 +26,10 @@ app = typer.Typer(
 # Names in a model may look like markup.
 out = Console(soft_wrap=True, markup=False, emoji=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+# The arguments that `main` was called with, for a command that starts itself anew.
+arguments: ContextVar[list[str] | None] = ContextVar("arguments", default=None)
 
 
 @app.callback(invoke_without_command=True)

@@ -13,6 +13,7 @@ from tfslim_core import api
 from tfslim_core.commands.app import app, err, out
 from tfslim_core.commands.options import AsJson, listed
 from tfslim_core.commands.printing import print_json, visible
+from tfslim_core.commands.untrusted import may_be_untrusted
 
 if TYPE_CHECKING:
     from tfslim_core.fidelity.differences import Difference
@@ -21,6 +22,7 @@ _LOST_SOMETHING = 3
 
 
 @app.command()
+@may_be_untrusted(["a", "b"])
 def diff(
     a: Annotated[Path, typer.Argument(metavar="A", help="A SavedModel or bundle, as it was.", show_default=False)],
     b: Annotated[Path, typer.Argument(metavar="B", help="What was made of it.", show_default=False)],

@@ -11,10 +11,12 @@ from tfslim_core import api
 from tfslim_core.commands.app import app, err
 from tfslim_core.commands.options import AsJson, GraphFile, Inputs, Model, Outputs, Overwrite, Tags, listed
 from tfslim_core.commands.printing import print_stage
+from tfslim_core.commands.untrusted import may_be_untrusted
 from tfslim_core.terminal import Narrator
 
 
 @app.command()
+@may_be_untrusted(["model"], ["bundle"])
 def freeze(
     model: Model,
     bundle: Annotated[

@@ -14,17 +14,20 @@ from tfslim_core import api
 from tfslim_core.commands.app import app, err, out
 from tfslim_core.commands.options import AsJson, GraphFile, Inputs, Model, Outputs, Overwrite, Tags, listed
 from tfslim_core.commands.printing import print_json, visible
+from tfslim_core.commands.untrusted import may_be_untrusted
 from tfslim_core.terminal import file_size
 
 if TYPE_CHECKING:
     from tfslim_core.inspection import Inspection
     from tfslim_core.inspection.stored import Tensor
+    from tfslim_core.safety.audit import Audit
 
 _SHOWN, _SHOWN_DEAD = 20, 5
 _ROLES = {"served": "", "optimizer": "optimizer state", "unread": "read by nothing"}
 
 
 @app.command()
+@may_be_untrusted(["model"], ["html"], lists="audit")
 def inspect(
     model: Model,
     tags: Tags = "serve",
@@ -37,10 +40,16 @@ def inspect(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page with a map of the bytes too.")
     ] = None,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="List what touches files, the network, Python or unknown libraries.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what is in a model of any format or in a bundle, what it costs, and what slimming would save."""
+    if audit:
+        _audit(api.audit(model, graph=graph), as_json)
+        return
     found = api.inspect(
         model,
         tags=listed(tags),
@@ -57,6 +66,29 @@ def inspect(
         out.print(part)
     if html is not None:
         err.print(visible(f"page: {html}"))
+
+
+def _audit(found: Audit, as_json: bool) -> None:
+    """Print what a model touches, the worst first; the last line counts."""
+    if as_json:
+        print_json(found.to_json())
+        return
+    if found.findings:
+        table = Table(Column("kind", no_wrap=True), Column("op", overflow="fold"), Column("where", overflow="fold"))
+        table.add_column("what", overflow="fold")
+        for one in found.findings:
+            what = f"{one.why}: {', '.join(map(repr, one.paths))}" if one.paths else one.why
+            kind = one.kind if one.refused else f"({one.kind})"
+            when = "at load: " if one.at_load else ""
+            table.add_row(kind, visible(f"{one.op} {one.node}"), visible(when + one.where), visible(what))
+        out.print(table, width=None if out.is_terminal else 160)
+    verdict = f"refuses it for {len(found.refused):,}" if found.refused else "accepts it"
+    err.print(
+        visible(
+            f"{found.path}: {found.nodes:,} nodes and {found.functions:,} functions looked at, "
+            f"{len(found.findings):,} of note; --untrusted {verdict}"
+        )
+    )
 
 
 def _shown(found: Inspection, everything: bool) -> Iterator[RenderableType]:

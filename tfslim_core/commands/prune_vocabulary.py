@@ -26,11 +26,13 @@ from tfslim_core.commands.options import (
     named_paths,
 )
 from tfslim_core.commands.printing import print_stage
+from tfslim_core.commands.untrusted import may_be_untrusted
 from tfslim_core.errors import UsageError
 from tfslim_core.terminal import Narrator
 
 
 @app.command("prune-vocabulary", context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
+@may_be_untrusted(["bundle"], ["out_"])
 def prune_vocabulary(
     context: typer.Context,
     bundle: BundleIn,

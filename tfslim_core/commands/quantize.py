@@ -26,10 +26,12 @@ from tfslim_core.commands.options import (
     named_paths,
 )
 from tfslim_core.commands.printing import print_stage, weights_table
+from tfslim_core.commands.untrusted import may_be_untrusted
 from tfslim_core.terminal import Narrator
 
 
 @app.command()
+@may_be_untrusted(["bundle"], ["out_"])
 def quantize(
     bundle: BundleIn,
     out_: Out,

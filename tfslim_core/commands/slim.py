@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,10 +40,20 @@ from tfslim_core.commands.options import (
     named_paths,
 )
 from tfslim_core.commands.printing import conclude, exit_by, print_json, print_table, visible
+from tfslim_core.commands.untrusted import may_be_untrusted
 from tfslim_core.terminal import Narrator
 
 
+def _report_of_config(arguments: Mapping[str, Any]) -> list[str]:
+    """Where the configuration puts the report, if it does."""
+    from tfslim_core.configuration import settings
+
+    report = settings(arguments["config"], {}).get("report")
+    return [report] if report is not None else []
+
+
 @app.command()
+@may_be_untrusted(["model"], ["out_", "report_dir"], more_writes=_report_of_config)
 def slim(
     model: Model,
     out_: Out,

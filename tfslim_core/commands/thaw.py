@@ -12,10 +12,12 @@ from tfslim_core import api
 from tfslim_core.commands.app import app, err
 from tfslim_core.commands.options import AsJson, Out, Overwrite, Tags, listed
 from tfslim_core.commands.printing import print_json, visible
+from tfslim_core.commands.untrusted import may_be_untrusted
 from tfslim_core.terminal import Narrator, file_size
 
 
 @app.command()
+@may_be_untrusted(["model"], ["out_"])
 def thaw(
     model: Annotated[
         Path,

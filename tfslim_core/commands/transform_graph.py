@@ -11,10 +11,12 @@ from tfslim_core import api
 from tfslim_core.commands.app import app, err
 from tfslim_core.commands.options import AsJson, Overwrite, listed
 from tfslim_core.commands.printing import print_stage
+from tfslim_core.commands.untrusted import may_be_untrusted
 from tfslim_core.terminal import Narrator
 
 
 @app.command("transform-graph")
+@may_be_untrusted(["in_graph"], ["out_graph"])
 def transform_graph(
     in_graph: Annotated[Path, typer.Option(metavar="A.pb", help="A frozen GraphDef.")],
     out_graph: Annotated[Path, typer.Option(metavar="B.pb", help="What to write.")],

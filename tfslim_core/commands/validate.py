@@ -26,11 +26,13 @@ from tfslim_core.commands.options import (
     named_paths,
 )
 from tfslim_core.commands.printing import conclude, exit_by, print_json, print_table
+from tfslim_core.commands.untrusted import may_be_untrusted
 from tfslim_core.errors import UsageError
 from tfslim_core.terminal import Narrator
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
+@may_be_untrusted(["original", "optimized"], ["report_dir"])
 def validate(
     context: typer.Context,
     original: Annotated[

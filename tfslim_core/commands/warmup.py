@@ -21,10 +21,12 @@ from tfslim_core.commands.options import (
     named_paths,
 )
 from tfslim_core.commands.printing import print_json, visible
+from tfslim_core.commands.untrusted import may_be_untrusted
 from tfslim_core.terminal import Narrator, file_size
 
 
 @app.command()
+@may_be_untrusted(["model"], ["out_"])
 def warmup(
     model: Model,
     out_: Out,

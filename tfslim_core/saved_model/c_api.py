@@ -189,6 +189,8 @@ def from_tensor(tensor: int) -> np.ndarray | None:
     if dtype is None:
         return None
     array = np.empty([tf.TF_Dim(tensor, axis) for axis in range(tf.TF_NumDims(tensor))], dtype)
+    if not array.size:
+        return array  # an empty tensor that came out of a TensorProto has no memory, and asking for it is fatal
     data = tf.TF_TensorData(tensor)
     if data_type == DT_STRING:
         pointer, size, read = tf.TF_StringGetDataPointer, tf.TF_StringGetSize, ctypes.string_at

@@ -63,7 +63,10 @@ def inline_functions(nodes: Iterable[NodeDef], functions: Mapping[str, Any]) -> 
         callee = _callee(call, functions)
         if callee is None or callee in inside:
             continue
-        body = _body(call, functions[callee], functions, names, every_source_waits=v1)
+        try:
+            body = _body(call, functions[callee], functions, names, every_source_waits=v1)
+        except (LookupError, TypeError, ValueError) as error:
+            raise ModelError(f"function {callee!r} is damaged: {call.name!r} cannot call it: {error}") from None
         del done[call.name]
         done.update((node.name, node) for node in body.nodes)
         if len(done) > MOST_NODES:
@@ -159,6 +162,8 @@ def _arguments(function: Any, values: Mapping[str, Any]) -> list[tuple[str, list
         else:
             dtype = argument.type or values[argument.type_attr].type
             count = values[argument.number_attr].i if argument.number_attr else 1
+            if count > ops.MOST_TENSORS:
+                raise ValueError(f"argument {argument.name!r} stands for {count:,} tensors")
             found.append((argument.name, [dtype] * count))
     return found
 

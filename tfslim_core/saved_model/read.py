@@ -17,7 +17,11 @@ from google.protobuf.message import DecodeError
 from google.protobuf.text_format import Parse, ParseError
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from tfslim_core.errors import ModelError, nearest
+from tfslim_core.claims import check_claims
+from tfslim_core.errors import GraphError, ModelError, nearest
+from tfslim_core.one_line import one_line as one_line
+from tfslim_core.saved_model.checkpoint_index import check_index
+from tfslim_core.saved_model.unfolding import check_unfolding
 from tfslim_core.storage import inside
 
 INIT_SIGNATURE = "__saved_model_init_op"
@@ -57,8 +61,9 @@ def read_saved_model(path: str | os.PathLike[str], tags: Sequence[str], signatur
             or a file of the model that lies outside of it.
     """
     root = Path(path)
-    meta_graph = _with_tags(_parse(root), tags, root)
-    assets = tuple(Asset(asset.tensor_info.name, asset.filename) for asset in _asset_defs(meta_graph))
+    meta_graph = _with_tags(parse_saved_model(root), tags, root)
+    _check_claims(meta_graph, root)
+    assets = tuple(Asset(asset.tensor_info.name, asset.filename) for asset in asset_defs(meta_graph))
     for asset in assets:
         inside(root / "assets", asset.filename, root)
     return SavedModel(
@@ -78,10 +83,15 @@ def read_tag_sets(path: str | os.PathLike[str]) -> list[tuple[str, ...]]:
     Raises:
         ModelError: as `read_saved_model`.
     """
-    return [tuple(sorted(meta_graph.meta_info_def.tags)) for meta_graph in _parse(Path(path)).meta_graphs]
+    return [tuple(sorted(meta_graph.meta_info_def.tags)) for meta_graph in parse_saved_model(Path(path)).meta_graphs]
 
 
-def _parse(root: Path) -> Any:
+def parse_saved_model(root: Path) -> Any:
+    """The SavedModel message in a directory, with all its MetaGraphs.
+
+    Raises:
+        ModelError: no such directory, not a SavedModel, or a damaged one.
+    """
     if not root.is_dir():
         raise ModelError(f"{root}: no such directory" if not root.exists() else f"{root} is a file, not a SavedModel")
     binary, text = root / "saved_model.pb", root / "saved_model.pbtxt"
@@ -93,7 +103,7 @@ def _parse(root: Path) -> Any:
             Parse(inside(root, text.name, root).read_text(), proto)
         else:
             raise ModelError(f"{root} is not a SavedModel: it holds no saved_model.pb")
-    except (DecodeError, ParseError, UnicodeDecodeError) as error:
+    except (DecodeError, ParseError, RecursionError, ValueError) as error:
         raise ModelError(f"{root}: saved_model.pb cannot be parsed: {one_line(error)}") from None
     except OSError as error:
         raise ModelError(f"{root}: saved_model.pb cannot be read: {error.strerror}") from None
@@ -124,10 +134,25 @@ def _chosen(meta_graph: Any, names: Sequence[str] | None, root: Path) -> dict[st
     return chosen
 
 
+def _check_claims(meta_graph: Any, root: Path) -> None:
+    """Before anything runs the graph: what a constant claims TensorFlow allocates, and it unfolds calls."""
+    graph_def = meta_graph.graph_def
+    bodies = (graph_def.node, *(function.node_def for function in graph_def.library.function))
+    constants = (node for body in bodies for node in body if node.op == "Const" and "value" in node.attr)
+    try:
+        check_claims((node.name, node.attr["value"].tensor) for node in constants)
+        check_unfolding(graph_def)
+    except (GraphError, ModelError) as error:
+        raise ModelError(f"{root}: {error}") from None
+
+
 def _init_op(meta_graph: Any) -> str | None:
     """In the order that the C++ loader looks: the reserved signature, then the two collections."""
     if INIT_SIGNATURE in meta_graph.signature_def:
-        return str(next(iter(meta_graph.signature_def[INIT_SIGNATURE].outputs.values())).name.split(":")[0])
+        outputs = list(meta_graph.signature_def[INIT_SIGNATURE].outputs.values())
+        if not outputs:
+            raise ModelError(f"the signature {INIT_SIGNATURE} names no node, where the loader expects the init op")
+        return str(outputs[0].name.split(":")[0])
     for key in ("saved_model_main_op", "legacy_init_op"):
         values = list(meta_graph.collection_def[key].node_list.value) if key in meta_graph.collection_def else []
         if values:
@@ -135,14 +160,17 @@ def _init_op(meta_graph: Any) -> str | None:
     return None
 
 
-def _asset_defs(meta_graph: Any) -> list[Any]:
+def asset_defs(meta_graph: Any) -> list[Any]:
     """TF2 lists assets in `asset_file_def`, TF1 in a collection; either may be empty."""
     if meta_graph.asset_file_def or "saved_model_assets" not in meta_graph.collection_def:
         return list(meta_graph.asset_file_def)
     found = []
     for packed in meta_graph.collection_def["saved_model_assets"].any_list.value:
         asset = meta_graph_pb2.AssetFileDef()
-        packed.Unpack(asset)
+        try:
+            packed.Unpack(asset)
+        except DecodeError as error:
+            raise ModelError(f"the list of assets is damaged: {one_line(error)}") from None
         found.append(asset)
     return found
 
@@ -162,13 +190,9 @@ def open_checkpoint(prefix: str) -> Any:
     Raises:
         ModelError: the files are damaged or missing.
     """
+    if os.path.exists(f"{prefix}.index"):
+        check_index(prefix)
     try:
         return tf.train.load_checkpoint(prefix)
-    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
+    except (tf.errors.OpError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"{prefix}: the variables cannot be read: {one_line(error)}") from None
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message without line breaks, shortened for a line on a terminal."""
-    text = " ".join(str(getattr(error, "message", None) or error).split())
-    return text if len(text) <= 300 else text[:297] + "..."

@@ -73,7 +73,7 @@ def restored(model: SavedModel, graph: Graph, restore_op: str, filename: str) ->
         Input(name, port): text
         for name in graph.nodes
         if name in inside and graph.nodes[name].op == "RestoreV2"
-        for port, text in enumerate(_restored_tensors(graph, graph.nodes[name]))
+        for port, text in enumerate(_restored_tensors(graph, graph.nodes[name], model))
     }
     values = {source: _from_checkpoint(reader, *text, model) for source, text in texts.items()}
     variables: dict[str, Weight] = {}
@@ -150,11 +150,14 @@ def _objects(model: SavedModel) -> Any:
         raise ModelError(f"{model.path}: the checkpoint's object graph is damaged: {one_line(error)}") from None
 
 
-def _restored_tensors(graph: Graph, node: NodeDef) -> list[tuple[str, str]]:
+def _restored_tensors(graph: Graph, node: NodeDef, model: SavedModel) -> list[tuple[str, str]]:
     """Keys of the checkpoint, and which part of the tensor is read."""
     sources = data_inputs(node)
-    keys, slices = (graph.value(_through_identity(graph, s).node).ravel() for s in sources[1:3])
-    return [(k.decode(), s.decode()) for k, s in zip(keys.tolist(), slices.tolist(), strict=True)]
+    try:
+        keys, slices = (graph.value(_through_identity(graph, s).node).ravel() for s in sources[1:3])
+        return [(k.decode(), s.decode()) for k, s in zip(keys.tolist(), slices.tolist(), strict=True)]
+    except (AttributeError, ValueError):
+        raise ModelError(f"{model.path}: {node.name!r} does not restore tensors by names and slices") from None
 
 
 def _from_checkpoint(reader: Any, key: str, slice_spec: str, model: SavedModel) -> Weight:

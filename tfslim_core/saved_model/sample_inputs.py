@@ -20,6 +20,7 @@ from tfslim_core.saved_model.served_signatures import Signature, TensorSpec
 
 MOST_CANDIDATES = 12
 _MOST_ELEMENTS = 4_000_000  # of a guess; what a signature itself demands may be larger
+_MOST_DEMANDED = 1 << 28  # elements of a request that is made up at all
 _TEXTS = (
     b"def add(a, b):\n    return a + b\n",
     b"The quick brown fox jumps over the lazy dog.",
@@ -70,6 +71,8 @@ def made_up_inputs(signature: Signature, batch: int = 2, seed: int = 0) -> list[
         rng = np.random.default_rng(seed)
         fed = {key: spec for key, spec in signature.inputs.items() if style.optional or not spec.optional}
         shapes = {key: _shape(spec, batch, style) for key, spec in fed.items()}
+        if sum(map(math.prod, shapes.values())) > _MOST_DEMANDED:
+            continue
         if candidates and sum(map(math.prod, shapes.values())) > _MOST_ELEMENTS:
             continue
         feeds = {key: _values(spec, shapes[key], style, rng) for key, spec in fed.items()}

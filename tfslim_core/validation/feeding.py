@@ -17,6 +17,7 @@ from tfslim_core.validation.records import Record
 
 Array = NDArray[Any]
 DEFAULT_SIGNATURE = "serving_default"
+_SHOWN_KEYS, _SHOWN_LETTERS = 40, 100  # of keys in messages
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def _bytes(item: Any) -> Any:
 
 def _has(records: Sequence[Record]) -> str:
     keys = sorted({key for record in records for key in record.values or ()})
-    return f"the keys: {', '.join(keys)}" if keys else "no keys"
+    return f"the keys: {_listed(keys)}" if keys else "no keys"
 
 
 def _takes(inputs: Mapping[str, TensorSpec]) -> str:
@@ -205,5 +206,7 @@ def _takes(inputs: Mapping[str, TensorSpec]) -> str:
     return f"the keys: {', '.join(words) or 'none'}"
 
 
-def _listed(values: Mapping[str, Any]) -> str:
-    return ", ".join(sorted(values)) or "none"
+def _listed(keys: Iterable[str]) -> str:
+    names = sorted(keys)
+    more = f" and {len(names) - _SHOWN_KEYS:,} more" if len(names) > _SHOWN_KEYS else ""
+    return ", ".join(name[:_SHOWN_LETTERS] for name in names[:_SHOWN_KEYS]) + more or "none"

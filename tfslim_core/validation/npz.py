@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -14,11 +16,18 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from tfslim_core.errors import DataError
+from tfslim_core.one_line import one_line
 from tfslim_core.validation.convert import from_array
 from tfslim_core.validation.records import BadRecord, Range, Record
 
 Array = NDArray[Any]
+_MOST_EMPTY = 1_000_000  # rows without a value
 _CUT_OFF = (OSError, EOFError, zlib.error, zipfile.BadZipFile)
+# What the standard library and numpy raise over archives and headers that nobody writes.
+_DAMAGED = (
+    *(*_CUT_OFF, LookupError, NotImplementedError, OverflowError, RecursionError, RuntimeError, SyntaxError),
+    *(TypeError, ValueError, tokenize.TokenError),
+)
 
 
 def row_cuts(file: str, every: int) -> Sequence[int]:
@@ -48,7 +57,7 @@ def read_rows(part: Range, rows: int, keys: frozenset[str] | None) -> Iterator[R
                 values = {key: column.take(count) for key, column in columns.items()}
                 yield Record(at - part.start, values, from_array, rows=count, counted=True)
                 at += count
-        except (*_CUT_OFF, ValueError) as error:
+        except _DAMAGED as error:
             yield BadRecord(at - part.start, f"the archive cannot be read on: {error}")
 
 
@@ -56,7 +65,7 @@ class _Column:
     """One array of an archive, read by rows; Fortran order, which cannot be, is read whole."""
 
     def __init__(self, file: str, archive: zipfile.ZipFile, member: str, start: int) -> None:
-        self._stream = archive.open(member)
+        self._stream = _opened(file, archive, member)
         self.shape, fortran, self._dtype = _npy_header(file, member, self._stream)
         self._row_bytes = self._dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
         self._whole: Array | None = None
@@ -87,21 +96,31 @@ class _Column:
 def _archive(file: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
-    except zipfile.BadZipFile:
+    except _DAMAGED:
         raise DataError(f"{file} is no .npz archive, or is cut off; write it again with numpy.savez") from None
+
+
+def _opened(file: str, archive: zipfile.ZipFile, member: str) -> IO[bytes]:
+    try:
+        return archive.open(member)
+    except _DAMAGED as error:
+        raise DataError(f"{file}: {member!r} cannot be read: {one_line(error)}") from None
 
 
 def _npz_rows(file: str, archive: zipfile.ZipFile) -> int:
     """The length of the first axis, which all arrays share but those without axes."""
     shapes = {}
     for member in archive.namelist():
-        with archive.open(member) as stream:
+        with _opened(file, archive, member) as stream:
             shapes[member.removesuffix(".npy")] = _npy_header(file, member, stream)[0]
     sizes = {shape[0] for shape in shapes.values() if shape}
     if len(sizes) > 1:
         lengths = ", ".join(f"{key} {shape[0]:,}" for key, shape in shapes.items() if shape)
         raise DataError(f"{file}: the first axis is the batch and must be equally long in all arrays; it is: {lengths}")
-    return sizes.pop() if sizes else 1
+    rows = sizes.pop() if sizes else 1
+    if rows > _MOST_EMPTY and not any(math.prod(shape[1:]) for shape in shapes.values() if shape):
+        raise DataError(f"{file} claims {rows:,} rows, and there is nothing in them")
+    return rows
 
 
 def _npy_header(file: str, member: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -109,7 +128,7 @@ def _npy_header(file: str, member: str, stream: IO[bytes]) -> tuple[tuple[int, .
         version = npy.read_magic(stream)
         read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
         shape, fortran, dtype = read(stream)
-    except (ValueError, KeyError, *_CUT_OFF):
+    except _DAMAGED:
         raise DataError(f"{file}: {member} is no array that numpy.savez writes") from None
     if dtype.hasobject:
         raise DataError(f"{file}: {member} holds pickled objects, which are not read; save strings as S or U arrays")

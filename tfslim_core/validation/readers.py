@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from tfslim_core.errors import DataError
 from tfslim_core.metrics import shorten
+from tfslim_core.one_line import one_line
 from tfslim_core.validation.convert import from_array, from_flat, from_nested, from_text
 from tfslim_core.validation.messages import parse_example, parse_prediction_log
 from tfslim_core.validation.npz import read_rows, row_cuts
@@ -32,6 +33,7 @@ from tfslim_core.validation.tfrecord import frame_starts, read_frames
 Item = Record | BadRecord
 Array = NDArray[Any]
 WARMUP_FILE = "tf_serving_warmup_requests"  # as TensorFlow Serving wants it named: TFRecords without an extension
+_ARROW = (LookupError, NotImplementedError, OSError, OverflowError, TypeError, ValueError)  # pyarrow's own are such
 _CUT_OFF = (OSError, EOFError, zlib.error, zipfile.BadZipFile)
 
 
@@ -179,16 +181,16 @@ def _read_parquet(part: Range, rows: int, keys: frozenset[str] | None) -> Iterat
             for row in batch.to_pylist():
                 yield Record(number, row, from_nested)
                 number += 1
-    except (ValueError, OSError) as error:
-        yield BadRecord(number, f"the file cannot be read on: {error}")
+    except _ARROW as error:
+        yield BadRecord(number, f"the file cannot be read on: {one_line(error)}")
 
 
 def _parquet(file: str) -> Any:
     parquet = importlib.import_module("pyarrow.parquet")
     try:
         return parquet.ParquetFile(file)
-    except (ValueError, OSError) as error:  # pyarrow's own errors are of these kinds
-        raise DataError(f"{file} is no parquet file, or is cut off: {error}") from None
+    except _ARROW as error:
+        raise DataError(f"{file} is no parquet file, or is cut off: {one_line(error)}") from None
 
 
 def _open(file: str) -> BinaryIO:

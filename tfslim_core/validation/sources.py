@@ -110,7 +110,9 @@ def _shown(record: Record, row: int) -> Any:
     if record.rows is None:
         return shorten(record.values if record.values is not None else record.whole)
     values = record.values if record.values is not None else {}
-    return {key: shorten(value[row] if np.ndim(value) else value) for key, value in values.items()} or None
+    return {
+        key: shorten(value[row] if np.ndim(value) and row < len(value) else value) for key, value in values.items()
+    } or None
 
 
 def _files(path: str) -> list[str]:

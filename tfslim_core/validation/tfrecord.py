@@ -14,6 +14,8 @@ import google_crc32c
 
 from tfslim_core.errors import DataError
 
+MOST_BYTES = (1 << 31) - 1  # that a protocol buffer may have
+_AT_ONCE = 16 << 20  # bytes that are asked for before they are known to be there
 _HEADER, _FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 
 
@@ -38,13 +40,27 @@ def read_frames(file: BinaryIO, stop: int | None = None) -> Iterator[bytes]:
     at = file.tell() if stop is not None else 0
     while (stop is None or at < stop) and (header := file.read(_HEADER.size)):
         length = _length(header)
-        data, footer = file.read(length), file.read(_FOOTER.size)
+        if length > MOST_BYTES:
+            raise DataError(f"a frame claims {length:,} bytes, more than a protocol buffer can have")
+        data, footer = _read(file, length), file.read(_FOOTER.size)
         if len(data) < length or len(footer) < _FOOTER.size:
             raise DataError(f"a frame of {length:,} bytes is cut off")
         if _FOOTER.unpack(footer)[0] != masked_crc(data):
             raise DataError("a frame's data does not have its checksum (CRC)")
         yield data
         at += _HEADER.size + length + _FOOTER.size
+
+
+def _read(file: BinaryIO, length: int) -> bytes:
+    """So many bytes, or what is there: memory grows with what is found rather than with what is claimed."""
+    data = file.read(min(length, _AT_ONCE))
+    if len(data) < length:
+        parts, left = [data], length - len(data)
+        while left and (more := file.read(min(left, _AT_ONCE))):
+            parts.append(more)
+            left -= len(more)
+        data = b"".join(parts)
+    return data
 
 
 def frame_starts(file: BinaryIO, size: int, every: int) -> list[int]:
