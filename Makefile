@@ -36,7 +36,7 @@ $(JARS): tests/java/pom.xml
 
 setup: $(READY) $(MODELS) $(JARS) ## the virtual environment, the models and the jars
 
-demo: setup ## slim a real classifier through the pipeline; ends with the report's path
+demo: $(READY) $(MODELS) ## slim a real classifier through the pipeline; ends with the report's path
 	$(BIN)/python -m pipelines.demo
 
 test: setup lint ## everything that CI runs
