@@ -112,9 +112,7 @@ def test_many_datasets_are_judged_one_by_one(linear, numbers, tmp_path):
     found = run(linear("a"), linear("b"), data, tmp_path / "out")
     assert {name: result.examples for name, result in found.verdict.datasets.items()} == {"many": 100, "few": 4}
     assert found.verdict.verdict == "inconclusive"
-    assert found.verdict.reasons == [
-        "On dataset 'few' top1_agreement of 'y' rests on 4 examples; a share needs at least 30 to be judged."
-    ]
+    assert found.verdict.reasons == ["Dataset 'few' has 4 examples; fewer than 10 prove nothing."]
 
 
 def test_several_processes_find_the_same(linear, tmp_path):

@@ -38,6 +38,7 @@ def slim(
     signature: str | None = None,
     main_output: str | None = None,
     label: str | None = None,
+    slices: Sequence[str] = (),
     fail_on_bad_records: float = 0.01,
     prune_vocabulary: bool = False,
     corpus: Mapping[str, str] | None = None,
@@ -51,7 +52,7 @@ def slim(
 
     encoding: without one it is int8, and weights that it measurably harms are left alone. data: name -> path; without
     any the result is checked on made-up inputs and the verdict is inconclusive. A failed gate does not raise: the
-    servable and its report are written, and the outcome says so. budget: bounds such as "top1_agreement>=0.99": the
+    servable and its report are written, and the outcome says so. slices: as in `validate`. budget: bounds such as "top1_agreement>=0.99": the
     smallest encodings that hold them on a sample of the data, found within `search_minutes`.
     prune_vocabulary: drop rows of embeddings too, as the stage of that name does with corpus, min_count, keep and to;
     with a budget and neither of the two numbers, half of the budget is for that.
@@ -100,6 +101,7 @@ def slim(
         signature=signature,
         main_output=main_output,
         label=label,
+        slices=tuple(slices),
         fail_on_bad_records=fail_on_bad_records,
         pruning=pruning,
     )

@@ -29,6 +29,7 @@ from tfslim_core.commands.options import (
     SearchMinutes,
     Seed,
     Signature,
+    Slices,
     StandIn,
     listed,
     named_paths,
@@ -63,6 +64,7 @@ def slim(
     signature: Signature = None,
     main_output: MainOutput = None,
     label: Label = None,
+    slices: Slices = None,
     fail_on_bad_records: BadRecords = None,
     prune_vocabulary: Annotated[
         bool,
@@ -99,6 +101,7 @@ def slim(
         "signature": signature,
         "main_output": main_output,
         "label": label,
+        "slices": slices,
         "fail_on_bad_records": fail_on_bad_records,
         "prune_vocabulary": prune_vocabulary or None,
         "corpus": named_paths(corpus, "--corpus") or None,
