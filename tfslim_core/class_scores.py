@@ -165,8 +165,15 @@ def _same_five(a: Array, b: Array, row_errors: Array) -> Array:
     with np.errstate(all="ignore"):
         unsure = ~(ranked[:, places].astype(np.float64) - ranked[:, places - 1] > 2 * row_errors)
     if unsure.any():
-        fives = [np.sort(np.argsort(-x[unsure], axis=1, kind="stable")[:, :TOP], axis=1) for x in (a, b)]
-        same[unsure] = (fives[0] == fives[1]).all(1) & np.isfinite(row_errors[unsure])
+        a, b = a[unsure], b[unsure]
+        five = a >= ranked[unsure, places, None]
+        inside, outside = np.where(five, b, np.inf).min(1), np.where(five, -np.inf, b).max(1)
+        found = inside > outside
+        tied = (five.sum(1) != TOP) | (inside == outside)
+        if tied.any():
+            fives = [np.sort(np.argsort(-x[tied], axis=1, kind="stable")[:, :TOP], axis=1) for x in (a, b)]
+            found[tied] = (fives[0] == fives[1]).all(1)
+        same[unsure] = found & np.isfinite(row_errors[unsure])
     return same
 
 

@@ -29,6 +29,8 @@ _STUDENT = 2.093024054408263  # 95 % of Student's distribution with GROUPS - 1 d
 _DIGITS = 4
 # Rows that are put together before they are weighed: the weights cost as much for one row as for many.
 _PENDING = 1024
+# Multiplications at a time: OpenBLAS would spread more over threads, which wait longer for each other than they work.
+_PRODUCT = 1 << 18
 _LANES = REPLICATES // 8  # one hash of 64 bits is eight weights
 # The Poisson number of mean 1 for each value of a byte: mean and variance are 257/256.
 _POISSON = b"".join(bytes([many]) * values for many, values in enumerate((94, 94, 47, 16, 4, 1)))
@@ -114,7 +116,7 @@ class Replicates:
         """Add what another saw."""
         self._weigh()
         other._weigh()
-        self._sums = self._sums + other._sums
+        self._sums += other._sums
 
     @property
     def sums(self) -> Array:
@@ -127,10 +129,13 @@ class Replicates:
             return
         values = np.concatenate([rows for rows, _ in self._pending], axis=1)
         places = np.concatenate([places for _, places in self._pending])
+        step = max(1, _PRODUCT // (len(values) * REPLICATES))
         with np.errstate(all="ignore"):
             for start in range(0, len(places), _PENDING):
-                part = slice(start, start + _PENDING)
-                self._sums = self._sums + np.ascontiguousarray(values[:, part]) @ _weights(places[part].tobytes())
+                weights = _weights(places[start : start + _PENDING].tobytes())
+                for row in range(0, len(weights), step):
+                    columns = values[:, start + row : start + min(row + step, len(weights))]
+                    self._sums += columns @ weights[row : row + step]
         self._pending, self._rows = [], 0
 
 

@@ -70,9 +70,10 @@ class ScoreSketch:
                 found.append(areas)
         if not found:
             return None
-        with np.errstate(all="ignore"):
-            means = np.nanmean(found, axis=0)
-        return float(means[0]), np.where(np.isnan(means[1:]), means[0], means[1:])
+        # A class that all but one group lack stays as it is.
+        kept = [np.where(np.isnan(areas), areas[0], areas) for areas in found]
+        means = np.mean(kept, axis=0)
+        return float(means[0]), means[1:]
 
     def _count(self) -> None:
         if self._pending:
