@@ -11,7 +11,7 @@ from tfslim_core.labels import LabelStats, predicted_labels
 SCORES = np.float32([[0.1, 0.9], [0.8, 0.2]])
 NUMBERS = np.array([1, 1])
 NAMES = np.array([b"cat", b"dog"], object)
-repeatable = settings(max_examples=25, deadline=None, derandomize=True)
+repeatable = settings(max_examples=10, deadline=None, derandomize=True)
 
 
 def objects(values):
