@@ -318,7 +318,7 @@ def _nowhere(gates: Iterable[Gate], datasets: Mapping[str, Findings]) -> Iterato
         if gate.slice is None or any(_places(gate, name, found) for name, found in datasets.items()):
             continue
         known = [one for found in datasets.values() for parts in found.slices.values() for one in parts]
-        yield f"No example is in slice {gate.slice!r}{nearest(gate.slice, known)}, so '{gate}' cannot be judged."
+        yield f"'{gate}' cannot be judged: no example is in slice {gate.slice!r}{nearest(gate.slice, known) or '.'}"
 
 
 def _too_few(place: _Place) -> list[str]:
@@ -381,8 +381,11 @@ def _judge_value(gate: Gate, place: _Place | None, found: _Value, what: str, poi
     asks = f"the gate asks for {gate.op} {gate.bound:g}"
     if not check.passed:
         return _Judged(check, failure=f"{where} is {found.value:.6g}{pointers}; {asks}.")
-    if place is None or found.examples < FEWEST_OF_ALL:  # for the latter there is a doubt on the whole place
+    if place is None or place.found.examples < FEWEST_OF_ALL:  # for the latter there is a doubt on the whole place
         return _Judged(check)
+    if found.examples < FEWEST_OF_ALL:
+        few = f"{where} rests on {found.examples} examples; fewer than {FEWEST_OF_ALL} prove nothing."
+        return _Judged(check, doubt=few)
     if gate.metric in RATES and found.examples < FEWEST_EXAMPLES:
         few = f"{where} rests on {found.examples} examples; a share needs at least {FEWEST_EXAMPLES} to be judged."
         return _Judged(check, doubt=few)
