@@ -235,8 +235,8 @@ def test_too_few_examples_are_told_with_how_many_would_do():
     found = judge({"scores": output(scores, other)}, "top1_agreement>=0.99")
     assert found.outcome == "inconclusive"
     assert found.reasons == [
-        "On dataset 'test' top1_agreement of 'scores' is 1 on 150 examples, 95 % interval 0.975 to 1; the gate asks for "
-        ">= 0.99; about 381 examples would do if all agree."
+        "On dataset 'test' top1_agreement of 'scores' is 1 on 150 examples, 95 % interval 0.975 to 1; the gate asks "
+        "for >= 0.99; about 381 examples would do if all agree."
     ]
     assert (
         judge({"scores": output(*noisy(381, scale=0.2))}, "top1_agreement>=0.99", "flip_rate<=0.01").outcome == "pass"

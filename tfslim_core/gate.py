@@ -256,8 +256,8 @@ def evaluate(
     if not checks and not doubts:
         doubts.append("No check was made.")
     notes = [
-        f"Dataset {name!r}: {found.without_label:,} of {found.examples:,} examples have no label; metrics against labels "
-        "leave them out."
+        f"Dataset {name!r}: {found.without_label:,} of {found.examples:,} examples have no label; metrics against "
+        "labels leave them out."
         for name, found in datasets.items()
         if found.without_label
     ]

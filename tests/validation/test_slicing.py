@@ -84,7 +84,7 @@ def test_numbers_fall_into_buckets(value, name):
 
 
 def test_what_has_no_slice_is_a_bad_record():
-    with pytest.raises(DataError, match="--slice k:0.1,1,10"):
+    with pytest.raises(DataError, match=r"--slice k:0\.1,1,10"):
         slice_of(Slicing("k"), 0.5)
     with pytest.raises(DataError, match="'long' is no number"):
         slice_of(Slicing("k", (1,)), "long")

@@ -52,8 +52,9 @@ def slim(
 
     encoding: without one it is int8, and weights that it measurably harms are left alone. data: name -> path; without
     any the result is checked on made-up inputs and the verdict is inconclusive. A failed gate does not raise: the
-    servable and its report are written, and the outcome says so. slices: as in `validate`. budget: bounds such as "top1_agreement>=0.99": the
-    smallest encodings that hold them on a sample of the data, found within `search_minutes`.
+    servable and its report are written, and the outcome says so. slices: as in `validate`. budget: bounds such as
+    "top1_agreement>=0.99": the smallest encodings that hold them on a sample of the data, found within
+    `search_minutes`.
     prune_vocabulary: drop rows of embeddings too, as the stage of that name does with corpus, min_count, keep and to;
     with a budget and neither of the two numbers, half of the budget is for that.
 

@@ -24,9 +24,9 @@ _MOST_WAITING = 16
 class Batch:
     """Examples of one dataset that go through the models together.
 
-    feeds: input key -> [rows, …], or without the batch axis where the input has none (`unbatched`). places: [rows], see
-    records.place. labels: [rows] or None, see feeding.Rows. finished: records counted in each range that was read to its
-    end. slices: key of a slicing -> the slice of each row.
+    feeds: input key -> [rows, …], or without the batch axis where the input has none (`unbatched`). places: [rows],
+    see records.place. labels: [rows] or None, see feeding.Rows. finished: records counted in each range that was read
+    to its end. slices: key of a slicing -> the slice of each row.
     """
 
     dataset: str
