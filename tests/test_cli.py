@@ -546,6 +546,7 @@ def test_validate_hands_over_every_option(here, tfslim, monkeypatch):
 
     monkeypatch.setattr(api, "validate", validate)
     arguments = "--data a=x --data b=y --gate p>=1 --gate q>=2 --signature s --main-output m --label l --batch-size 7"
+    arguments += " --slice lang --slice n:1,2"
     more = "--fail-on-bad-records 0.5 --tags serve,gpu --overwrite --out d -- --direct_num_workers=1 --runner X"
     code, _, _ = tfslim("validate", "model", "mirrored", *arguments.split(), *more.split())
     assert code == 2
@@ -557,6 +558,7 @@ def test_validate_hands_over_every_option(here, tfslim, monkeypatch):
         "signature": "s",
         "main_output": "m",
         "label": "l",
+        "slices": ["lang", "n:1,2"],
         "batch_size": 7,
         "fail_on_bad_records": 0.5,
         "tags": ["serve", "gpu"],
