@@ -196,6 +196,9 @@ def test_class_names_score_like_class_numbers():
     ranked = {"scores": np.take_along_axis(scores, order, 1), "classes": np.take_along_axis(classes, order, 1)}
     found = summary([f"c{one}".encode() for one in labels], ranked)
     assert "auc" not in found
+    merged = LabelStats()
+    merged.merge(stats([f"c{one}".encode() for one in labels], ranked))
+    assert merged.summary() == found
     assert found["accuracy"] == named["accuracy"]
     assert found["log_loss"].original == pytest.approx(named["log_loss"].original)
     strange = summary([b"x"] * 200, {"scores": scores, "classes": classes})

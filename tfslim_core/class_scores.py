@@ -129,7 +129,6 @@ class ClassStats:
         self.distributions &= other.distributions
         self.divergences.merge(other.divergences)
         self.positions.merge(other.positions)
-        self._flips |= other._flips
         self._extremes(other._margin, other._error)
 
     @property

@@ -82,7 +82,8 @@ class ValidationReport:
         for dataset, result in self.verdict.datasets.items():
             numbers[f"{dataset}/examples"] = float(result.examples)
             for key, output in result.outputs.items():
-                numbers |= {f"{dataset}/{key}/{name}": value for name, value in output.numbers().items()}
+                found = {f"{dataset}/{key}/{name}": value for name, value in output.numbers().items()}
+                numbers |= {name: value for name, value in found.items() if math.isfinite(value)}
         return numbers
 
 
