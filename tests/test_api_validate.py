@@ -25,7 +25,7 @@ def models(tmp_path, monkeypatch):
         return (Costs(1, 0.5, None, 10, times), Costs(1, 0.25, None, 5, times))
 
     monkeypatch.setattr("tfslim_core.validation.job.measure_pair", costs)
-    x = normal(150, 64, seed=4)
+    x = normal(400, 64, seed=4)
     np.savez(tmp_path / "x.npz", x=x, label=(x @ W).argmax(-1))
     (tmp_path / "bad.jsonl").write_text(
         "".join(json.dumps({"x": row.tolist() if number % 10 else "no"}) + "\n" for number, row in enumerate(x))
@@ -69,7 +69,7 @@ def test_the_verdict_and_the_report_are_there_whatever_it_is(models, optimized, 
 
 def test_metrics_are_finite_numbers(models):
     numbers = validate(models).metrics()
-    assert numbers["test/examples"] == 150
+    assert numbers["test/examples"] == 400
     assert numbers["test/y/rel_l2_error"] == pytest.approx(0.001, rel=0.01)
     assert numbers["test/y/top1_agreement"] == 1
     assert numbers["size_ratio"] == pytest.approx(1, abs=0.01)
@@ -94,18 +94,18 @@ def test_several_datasets(models):
     np.savez(models / "more.npz", x=normal(200, 64, seed=8))
     data = {"test": str(models / "x.npz"), "more": str(models / "more.npz")}
     report = api.validate(models / "model", models / "close", data=data, out=models / "out")
-    assert {name: result.examples for name, result in report.verdict.datasets.items()} == {"test": 150, "more": 200}
+    assert {name: result.examples for name, result in report.verdict.datasets.items()} == {"test": 400, "more": 200}
     assert {check.dataset for check in report.verdict.checks} == {"test", "more"}
 
 
 def test_bad_records_are_an_error_or_are_listed(models):
-    with pytest.raises(DataError, match=r"15 of 150 records are bad, more than --fail-on-bad-records 0.01 allows"):
+    with pytest.raises(DataError, match=r"40 of 400 records are bad, more than --fail-on-bad-records 0.01 allows"):
         validate(models, data="bad.jsonl")
     assert left(models) == set()
     report = validate(models, data="bad.jsonl", fail_on_bad_records=0.1)
-    assert report.verdict.datasets["test"].bad_records == 15
+    assert report.verdict.datasets["test"].bad_records == 40
     letters = (models / "out/dead_letters.jsonl").read_text().splitlines()
-    assert [json.loads(line)["record"] for line in letters] == list(range(0, 150, 10))
+    assert [json.loads(line)["record"] for line in letters] == list(range(0, 400, 10))
 
 
 def test_what_is_there_is_overwritten_only_when_told(models):

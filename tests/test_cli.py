@@ -159,7 +159,7 @@ USAGE = {
     "data without a path": (["slim", "model", "out", "--data", "x="], "NAME=PATH"),
     "data twice": (["slim", "model", "out", "--data", "a=x.npz", "--data", "a=few.npz"], "given twice"),
     "gate": (["slim", "model", "out", "--data", "a=x.npz", "--gate", "top1"], "METRIC OP NUMBER"),
-    "metric": (["slim", "model", "out", "--data", "a=x.npz", "--gate", "top_agreement>=1"], "'top1_agreement'"),
+    "metric": (["slim", "model", "out", "--data", "a=x.npz", "--gate", "top1_agrement>=1"], "'top1_agreement'"),
     "main output": (
         ["validate", "model", "model", "--data", "a=x.npz", "--out", "out", "--main-output", "z"],
         "no output 'z'",
@@ -458,7 +458,7 @@ def test_slim_without_data_proves_nothing_and_says_so(here, tfslim, unmeasured):
 @pytest.mark.parametrize(
     ("more", "code", "outcome"),
     [
-        (["--data", "test=x.npz"], 0, "pass"),
+        (["--data", "test=x.npz", "--gate", "rel_l2_error<=0.1"], 0, "pass"),
         (["--data", "test=x.npz", "--gate", "size_ratio<=0.1"], 3, "fail"),
         (["--data", "test=few.npz"], 4, "inconclusive"),
         (["--data", "test=none.npz"], 4, "inconclusive"),
@@ -546,6 +546,7 @@ def test_validate_hands_over_every_option(here, tfslim, monkeypatch):
 
     monkeypatch.setattr(api, "validate", validate)
     arguments = "--data a=x --data b=y --gate p>=1 --gate q>=2 --signature s --main-output m --label l --batch-size 7"
+    arguments += " --slice lang --slice n:1,2"
     more = "--fail-on-bad-records 0.5 --tags serve,gpu --overwrite --out d -- --direct_num_workers=1 --runner X"
     code, _, _ = tfslim("validate", "model", "mirrored", *arguments.split(), *more.split())
     assert code == 2
@@ -560,6 +561,7 @@ def test_validate_hands_over_every_option(here, tfslim, monkeypatch):
         "inputs": None,
         "outputs": None,
         "graph": None,
+        "slices": ["lang", "n:1,2"],
         "batch_size": 7,
         "fail_on_bad_records": 0.5,
         "tags": ["serve", "gpu"],

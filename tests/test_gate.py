@@ -41,6 +41,12 @@ def judge(outputs, *gates, main=None, **more):
         (" size_ratio<.3 ", Gate(None, "size_ratio", "<", 0.3)),
         ("a/b:0:exact_match==1", Gate("a/b:0", "exact_match", "==", 1)),
         ("cosine>-0.5", Gate(None, "cosine", ">", -0.5)),
+        ("cosine>0@test", Gate(None, "cosine", ">", 0, "test")),
+        ("a:cosine>0 @ lang=de", Gate("a", "cosine", ">", 0, None, "lang=de")),
+        ("cosine>0@lang=*", Gate(None, "cosine", ">", 0, None, "lang=*")),
+        ("cosine>0@test,10<=n<100", Gate(None, "cosine", ">", 0, "test", "10<=n<100")),
+        ("cosine>0@at=12:30, noon", Gate(None, "cosine", ">", 0, None, "at=12:30, noon")),
+        ("label_log_loss_rise<=0.01", Gate(None, "label_log_loss_rise", "<=", 0.01)),
     ],
 )
 def test_an_expression_is_read_and_written_back(text, gate):
@@ -53,6 +59,8 @@ def test_an_expression_is_read_and_written_back(text, gate):
     [
         ("top1_agrement>=0.9", "did you mean 'top1_agreement'"),
         ("top1_agreement=>0.9", "is not [OUTPUT:]METRIC OP NUMBER"),
+        ("label_auc_dorp<=0", "did you mean 'label_auc_drop'"),
+        ("load_ratio<=1@test", "is of the models, not of a dataset"),
         ("top1_agreement", "is not [OUTPUT:]METRIC OP NUMBER"),
         ("top1_agreement>=much", "'much' is not a number"),
         ("top1_agreement>=nan", "'nan' is not a number"),
@@ -190,3 +198,140 @@ def test_a_drop_in_accuracy_is_positive():
     found = judge({"scores": output(SCORES)}, "label_accuracy_drop<=0.04", labels=labels)
     assert found.checks[0].value == 0.05
     assert found.outcome == "fail"
+
+
+def noisy(examples, scale=1e-3, classes=5):
+    """Scores and the same off by a little: no flips."""
+    random = np.random.default_rng(11)
+    scores = np.tile(np.arange(classes), (examples, 1)) * 1.0
+    random.permuted(scores, axis=1, out=scores)
+    return scores, scores + random.normal(size=scores.shape, scale=scale)
+
+
+def flipped(examples, flips):
+    """Scores of which so many flip, and as far as any could."""
+    scores, other = noisy(examples)
+    other[:flips] = other[:flips, ::-1] * 0 - scores[:flips]
+    return scores, other
+
+
+@pytest.mark.parametrize(
+    ("examples", "flips", "outcome"),
+    [(29, 0, "inconclusive"), (30, 0, "pass"), (10_000, 50, "pass"), (400, 3, "inconclusive")],
+)
+def test_a_share_passes_where_no_flip_is_possible_or_its_interval_holds(examples, flips, outcome):
+    found = judge({"scores": output(*flipped(examples, flips))}, "top1_agreement>=0.99")
+    assert found.outcome == outcome
+    assert found.checks[0].passed
+    assert found.checks[0].examples == examples
+    low, high = found.checks[0].interval
+    assert low <= found.checks[0].value <= high
+
+
+def test_too_few_examples_are_told_with_how_many_would_do():
+    # Not one flips, though some could have.
+    scores, other = noisy(150, scale=0.2)
+    assert (scores.argmax(1) == other.argmax(1)).all()
+    found = judge({"scores": output(scores, other)}, "top1_agreement>=0.99")
+    assert found.outcome == "inconclusive"
+    assert found.reasons == [
+        "On dataset 'test' top1_agreement of 'scores' is 1 on 150 examples, 95 % interval 0.975 to 1; the gate asks "
+        "for >= 0.99; about 381 examples would do if all agree."
+    ]
+    assert (
+        judge({"scores": output(*noisy(381, scale=0.2))}, "top1_agreement>=0.99", "flip_rate<=0.01").outcome == "pass"
+    )
+    # That all agree of however many is no proof that all do.
+    assert judge({"scores": output(*noisy(381, scale=0.2))}, "top1_agreement==1").outcome == "inconclusive"
+    assert judge({"scores": output(*noisy(381, scale=0.2))}, "flip_rate<=0").outcome == "inconclusive"
+    assert judge({"scores": output(scores)}, "top1_agreement==1", "flip_rate<=0", "exact_match==1").reasons == [
+        "On dataset 'test' exact_match of 'scores' has no value, so 'exact_match==1' cannot be judged."
+    ]
+
+
+def test_an_error_near_its_bound_needs_more_examples():
+    scores, other = noisy(40, scale=0.1)
+    value = output(scores, other).metrics.mean_abs_error
+    near = judge({"scores": output(scores, other)}, f"mean_abs_error<={value * 1.02}")
+    assert near.outcome == "inconclusive"
+    assert "95 % interval" in near.reasons[0]
+    assert near.reasons[0].endswith("examples would do if it stays so.")
+    many = int(near.reasons[0].split("about ")[1].split()[0].replace(",", ""))
+    assert 100 < many < 10_000
+    assert judge({"scores": output(scores, other)}, f"mean_abs_error<={value * 1.5}").outcome == "pass"
+    assert judge({"scores": output(scores, other)}, f"mean_abs_error<={value * 0.98}").outcome == "fail"
+
+
+def test_a_high_quantile_of_few_examples_has_no_upper_end():
+    found = judge({"scores": output(*noisy(367, scale=0.1))}, "p99_abs_error<=9", "p50_abs_error<=9")
+    assert found.outcome == "inconclusive"
+    assert len(found.reasons) == 1
+    assert "to any larger; the gate asks for <= 9; an upper end takes 368 examples" in found.reasons[0]
+    assert judge({"scores": output(*noisy(368, scale=0.1))}, "p99_abs_error<=9").outcome == "pass"
+
+
+@pytest.mark.parametrize(("examples", "outcome"), [(9, "inconclusive"), (10, "pass")])
+@pytest.mark.parametrize("gate", ["rel_l2_error<=0.1", "max_abs_error<=1", "nan_mismatches<=0", "size_ratio<=1"])
+def test_under_ten_examples_never_pass(gate, examples, outcome):
+    found = judge({"scores": output(*noisy(examples))}, gate)
+    assert found.outcome == outcome
+    assert judge({"scores": output(*noisy(examples))}, gate, "cosine>=1").outcome == "fail"
+
+
+def test_an_identical_output_passes_on_thirty_examples_whatever_it_is():
+    tokens = np.arange(90).reshape(30, 3)
+    gates = ["tokens:exact_match>=0.999", "names:exact_match>=0.999", "label_accuracy_drop<=0.001"]
+    names = np.array([b"a", b"b"] * 15, object)
+    outputs = {"tokens": output(tokens), "names": output(names), "scores": output(noisy(30)[0])}
+    interval = (-0.11, 0.11)
+    labels = {"accuracy": LabelMetric(original=1, optimized=1, difference=0, interval=interval)}
+    assert judge(outputs, *gates, labels=labels).outcome == "pass"
+    off = tokens.copy()
+    off[0, 0] += 1
+    outputs["tokens"] = output(tokens, off)
+    assert judge(outputs, "tokens:exact_match>=0.9", labels=labels).outcome == "pass"
+    assert judge(outputs, "tokens:exact_match>=0.98", labels=labels).outcome == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("metric", "gate", "difference", "interval", "outcome"),
+    [
+        ("accuracy", "label_accuracy_drop<=0.01", -0.001, (-0.005, 0.003), "pass"),
+        ("accuracy", "label_accuracy_drop<=0.01", -0.001, (-0.02, 0.018), "inconclusive"),
+        ("accuracy", "label_accuracy_drop<=0.01", -0.02, (-0.03, -0.01), "fail"),
+        ("auc", "label_auc_drop<=0.01", 0.02, (0.0, 0.04), "pass"),
+        ("log_loss", "label_log_loss_rise<=0.01", 0.02, (0.0, 0.04), "fail"),
+        ("log_loss", "label_log_loss_rise<=0.01", -0.02, (-0.04, 0.0), "pass"),
+        ("rmse", "label_rmse_rise<=0.01", 0.0, (-0.04, 0.04), "inconclusive"),
+        ("rmse", "label_mae_rise<=0.01", 0.0, (0.0, 0.0), "inconclusive"),
+    ],
+)
+def test_losses_against_labels_are_judged_by_the_interval_of_the_difference(
+    metric, gate, difference, interval, outcome
+):
+    labels = {metric: LabelMetric(original=0.5, optimized=0.5 + difference, difference=difference, interval=interval)}
+    found = judge({"scores": output(*noisy(100, scale=0.5))}, gate, labels=labels)
+    assert found.outcome == outcome
+    if "no value" not in found.reasons[0]:
+        assert found.checks[0].interval == (interval if "rise" in gate else (-interval[1], -interval[0]))
+
+
+def test_examples_without_a_label_are_told_and_do_not_count():
+    labels = {"accuracy": LabelMetric(original=1, optimized=1, difference=0, interval=(0, 0))}
+    found = judge({"scores": output(SCORES)}, "label_accuracy_drop<=0.1", labels=labels, without_label=20)
+    assert (found.outcome, found.checks[0].examples) == ("pass", 80)
+    assert found.reasons[1] == (
+        "Dataset 'test': 20 of 100 examples have no label; metrics against labels leave them out."
+    )
+    few = judge({"scores": output(SCORES)}, "label_accuracy_drop<=0.1", labels=labels, without_label=80)
+    assert few.outcome == "inconclusive"
+    none = judge({"scores": output(SCORES)}, "label_accuracy_drop<=0.1", labels=labels, without_label=95)
+    assert none.outcome == "inconclusive"
+    assert none.reasons[0] == "On dataset 'test' label_accuracy_drop rests on 5 examples; fewer than 10 prove nothing."
+
+
+def test_a_failing_check_points_at_the_worst_examples():
+    other = SCORES.copy()
+    other[[17, 4]] += [[9.0], [8.0]]
+    found = judge({"scores": output(SCORES, other)}, "max_abs_error<=1")
+    assert "is 9 (worst: records 17, 4); the gate asks" in found.reasons[0]

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tfslim_core.intervals import wilson
 from tfslim_core.metrics import ErrorStats, OutputSummary, main_output, shorten
 
 repeatable = settings(max_examples=60, deadline=None, derandomize=True)
 VALUES = st.one_of(st.floats(-1e3, 1e3, width=32), st.sampled_from([0.0, math.nan, math.inf, -math.inf]))
-PAIRS = st.integers(1, 12).flatmap(
-    lambda rows: st.tuples(*[hnp.arrays(np.float32, (rows, 3), elements=VALUES) for _ in range(2)])
-)
+SHAPES = st.tuples(st.integers(1, 12), st.sampled_from([(3,), (7,), (1,), (2, 3)])).map(lambda of: (of[0], *of[1]))
+PAIRS = SHAPES.flatmap(lambda shape: st.tuples(*[hnp.arrays(np.float32, shape, elements=VALUES) for _ in range(2)]))
 
 
 def compare(original, optimized, first=0):
@@ -42,20 +42,28 @@ def test_any_split_merged_in_any_order_adds_up_to_the_whole(pair, data):
     for part in data.draw(st.permutations(parts)):
         total.merge(part)
     whole, split = compare(original, optimized).summary(), total.summary()
-    for name, value in whole.metrics:
+    assert split.metrics.intervals == whole.metrics.intervals
+    assert split.metrics.positions == whole.metrics.positions
+    for name, value in whole.metrics.numbers().items():
         expected = None if value is None else pytest.approx(value, rel=1e-9, abs=1e-12)
         assert getattr(split.metrics, name) == expected, name
     assert split.histogram == whole.histogram
     assert split.worst == whole.worst
-    assert (split.constant, split.examples, split.scores_classes) == (
-        whole.constant,
-        whole.examples,
-        whole.scores_classes,
-    )
+    for name in ("constant", "examples", "scores_classes", "identical", "no_flip_possible"):
+        assert getattr(split, name) == getattr(whole, name), name
 
 
 @repeatable
-@given(st.lists(PAIRS, min_size=1, max_size=5), st.randoms())
+@given(
+    st.sampled_from([3, 7]).flatmap(
+        lambda classes: st.lists(
+            st.tuples(*[hnp.arrays(np.float32, (4, classes), elements=VALUES) for _ in range(2)]),
+            min_size=1,
+            max_size=5,
+        )
+    ),
+    st.randoms(),
+)
 def test_the_order_of_merging_changes_no_bit(pairs, random):
     stats = [compare(*pair, first=100 * i) for i, pair in enumerate(pairs)]
     first, second = ErrorStats(), ErrorStats()
@@ -77,12 +85,107 @@ def test_known_values_against_plain_numpy(dtype):
     error = np.abs(b - a)
     assert metrics.max_abs_error == error.max()
     assert metrics.mean_abs_error == pytest.approx(error.mean(), rel=1e-12)
-    assert metrics.p99_abs_error == pytest.approx(np.quantile(error, 0.99, method="inverted_cdf"), rel=0.008)
+    for name, share in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999)):
+        expected = np.quantile(error, share, method="inverted_cdf")
+        assert getattr(metrics, f"{name}_abs_error") == pytest.approx(expected, rel=0.008)
     assert metrics.rel_l2_error == pytest.approx(np.linalg.norm(error) / np.linalg.norm(a), rel=1e-12)
     assert metrics.cosine == pytest.approx(np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b), rel=1e-12)
     assert metrics.top1_agreement == np.mean(a.argmax(1) == b.argmax(1)) < 1
+    assert metrics.flip_rate == np.mean(a.argmax(1) != b.argmax(1))
+    fives = [np.sort(np.argsort(-x, axis=1, kind="stable")[:, :5], axis=1) for x in (a, b)]
+    assert metrics.top5_agreement == np.mean((fives[0] == fives[1]).all(1)) < 1
+    assert metrics.kl_divergence is None
     assert metrics.nan_mismatches == 0
     assert metrics.exact_match is None
+
+
+def softmax(scores):
+    raised = np.exp(scores - scores.max(-1, keepdims=True))
+    return raised / raised.sum(-1, keepdims=True)
+
+
+def test_distributions_have_a_divergence():
+    random = np.random.default_rng(7)
+    scores = random.normal(size=(300, 6))
+    p, q = softmax(scores), softmax(scores + random.normal(size=scores.shape, scale=0.3))
+    p[0] = [1, 0, 0, 0, 0, 0]
+    q[1] = [0, 0, 0, 0, 0, 1]  # a divergence without bound, but for the least probability
+    known = np.where(p > 0, p * (np.log(np.maximum(p, 1e-15)) - np.log(np.maximum(q, 1e-15))), 0).sum(1)
+    metrics = summary(p, q).metrics
+    assert metrics.kl_divergence == pytest.approx(known.mean(), rel=1e-9)
+    low, high = metrics.intervals["kl_divergence"]
+    assert 0 < low < metrics.kl_divergence < high
+    assert summary(p, q * 1.01).metrics.kl_divergence is None
+    assert summary(np.where(p == 0, -1e-4, p), q).metrics.kl_divergence is None
+    assert summary(p, p.copy()).metrics.kl_divergence == 0
+
+
+def test_positions_tell_where_answers_first_differ():
+    a = np.tile(np.float32([[0.1, 0.9]]), (4, 5, 1))
+    b = a.copy()
+    b[1, 3], b[2, 1:] = [0.9, 0.1], [0.9, 0.1]
+    metrics = summary(a, b).metrics
+    assert metrics.top1_agreement == 15 / 20
+    assert metrics.top5_agreement is None
+    assert (metrics.positions.examples, metrics.positions.agreement) == (4, 0.5)
+    assert metrics.positions.first_difference == 1
+    tokens = summary([[1, 2, 3], [4, 5, 6], [7, 8, 9]], [[1, 2, 3], [4, 0, 6], [7, 8, 0]]).metrics
+    assert (tokens.positions.agreement, tokens.positions.first_difference) == (1 / 3, 1)
+    assert summary(a, a.copy()).metrics.positions.first_difference is None
+    assert summary(a[:, 0], b[:, 0]).metrics.positions is None
+
+
+def test_shares_of_examples_have_wilsons_interval_and_shares_of_values_one_of_clusters():
+    random = np.random.default_rng(1)
+    a = random.normal(size=(200, 6))
+    b = a + random.normal(size=a.shape, scale=0.2)
+    found = summary(a, b).metrics
+    assert found.intervals["top1_agreement"] == wilson(found.top1_agreement, 200)
+    assert found.intervals["flip_rate"] == pytest.approx(
+        [1 - end for end in reversed(wilson(found.top1_agreement, 200))]
+    )
+    # All ten values of an example agree, or none does: no more is known than from 200 values.
+    flips = np.repeat(random.random(200) < 0.1, 10).reshape(200, 10)
+    clustered = summary(np.arange(2000).reshape(200, 10), np.arange(2000).reshape(200, 10) - flips).metrics
+    expected = wilson(clustered.exact_match, 200)
+    assert clustered.intervals["exact_match"] == pytest.approx(expected, abs=0.02)
+    # Nothing differs, so that resampling would show no width at all.
+    alike = summary(np.arange(2000).reshape(200, 10), np.arange(2000).reshape(200, 10)).metrics
+    assert alike.intervals["exact_match"] == wilson(1.0, 200)
+
+
+@pytest.mark.parametrize("metric", ["mean_abs_error", "rel_l2_error", "cosine", "p50_abs_error", "p99_abs_error"])
+def test_intervals_of_95_percent_hold_the_value_in_about_95_of_100_samples(metric):
+    random = np.random.default_rng(0)
+    a = random.normal(size=(40_000, 4))
+    b = a + random.normal(size=a.shape) * random.gamma(1, size=(len(a), 1))
+    truth = getattr(summary(a, b).metrics, metric)
+    held = 0
+    for start in range(0, 40_000, 400):
+        rows = slice(start, start + 400)
+        found = compare(a[rows], b[rows], start).summary().metrics
+        low, high = found.intervals[metric]
+        held += low <= truth <= high
+    assert 88 <= held <= 100
+
+
+def test_no_upper_end_where_the_examples_cannot_tell():
+    a = np.random.default_rng(0).normal(size=(400, 1))
+    assert summary(a[:367], 2 * a[:367]).metrics.intervals["p99_abs_error"][1] is None
+    assert summary(a[:368], 2 * a[:368]).metrics.intervals["p99_abs_error"][1] is not None
+
+
+def test_no_flip_is_possible_where_the_lead_is_more_than_twice_the_error():
+    a = np.float64([[1.0, 0.0, 0.5], [0.0, 2.0, 1.5]])  # the smallest lead is 0.5
+    assert summary(a, a + 0.24).no_flip_possible
+    assert not summary(a, a + 0.25).no_flip_possible
+    assert not summary([[1.0, 1.0]], [[1.0, 1.0]]).no_flip_possible
+    # The largest error of any example counts, and a NaN in one model alone is one without bound.
+    wide = np.float64([[9.0, 0.0], [1.0, 0.0]])
+    assert not summary(wide, wide - [[0.6, 0], [0, 0]]).no_flip_possible
+    assert not summary(wide, [[math.nan, 0.0], [1.0, 0.0]]).no_flip_possible
+    assert summary(a, a).identical
+    assert not summary(a, a + 1e-9).identical
 
 
 def test_equal_answers_give_zeros():

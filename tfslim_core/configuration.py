@@ -37,6 +37,7 @@ class Configuration(BaseModel):
     signature: str | None = None
     main_output: str | None = None
     label: str | None = None
+    slices: list[str] | None = None
     fail_on_bad_records: float | None = Field(default=None, ge=0, le=1)
     prune_vocabulary: bool | None = None
     corpus: dict[str, str] | None = None

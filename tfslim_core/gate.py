@@ -1,8 +1,11 @@
-"""The gate: `[OUTPUT:]METRIC OP NUMBER` expressions, and the verdict that they come to.
+"""The gate: `[OUTPUT:]METRIC OP NUMBER[@PLACE]` expressions, and the verdict that they come to.
 
-A check that does not hold fails the verdict. Where none fails but something could not be judged (no data, a metric
-without meaning, an output that never varies, too few examples), the verdict is inconclusive and says why; else it is a
-pass.
+A check whose value does not hold fails the verdict. One whose value holds is a pass where the examples say so too: the
+whole interval of 95 % holds, on at least 30 examples for a share and 10 for anything else. A share of answers that
+agree also passes where no answer could have differed: all of them are equal, or the original's smallest lead of a best
+class over its second is more than twice the largest error. Where nothing fails but something could not be judged (no
+data, a metric without meaning, an output that never varies, too few examples), the verdict is inconclusive and says
+why.
 """
 
 from __future__ import annotations
@@ -14,16 +17,35 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tfslim_core.errors import UsageError, nearest
+from tfslim_core.intervals import examples_for_all
 from tfslim_core.metrics import OutputSummary, main_output
-from tfslim_core.verdict import Check, LabelMetric, LatencyPair, Models, Outcome, OutputMetrics
+from tfslim_core.verdict import Check, Interval, LabelMetric, LatencyPair, Models, Outcome, OutputMetrics
 
-OUTPUT_METRICS = tuple(OutputMetrics.model_fields)
-LABEL_METRICS = ("label_accuracy_drop",)
+OUTPUT_METRICS = tuple(name for name in OutputMetrics.model_fields if name not in ("positions", "intervals"))
+# What the optimized model loses: drops of what is better larger, rises of what is better smaller.
+_LOSSES: Mapping[str, tuple[str, int]] = {
+    "label_accuracy_drop": ("accuracy", -1),
+    "label_top5_accuracy_drop": ("top5_accuracy", -1),
+    "label_auc_drop": ("auc", -1),
+    "label_log_loss_rise": ("log_loss", 1),
+    "label_mae_rise": ("mae", 1),
+    "label_rmse_rise": ("rmse", 1),
+    "label_calibration_error_rise": ("calibration_error", 1),
+}
+LABEL_METRICS = tuple(_LOSSES)
 MODEL_METRICS = ("size_ratio", "latency_ratio", "memory_ratio", "load_ratio")
 METRICS = (*OUTPUT_METRICS, *LABEL_METRICS, *MODEL_METRICS)
+# What is of the top class alone, and so cannot differ where no flip is possible.
+_TOP_CLASS = ("top1_agreement", "flip_rate", "label_accuracy_drop")
 # A share of so few examples is known too coarsely to say anything about a bound near 1.
-RATES = ("top1_agreement", "exact_match", *LABEL_METRICS)
+RATES = ("top1_agreement", "top5_agreement", "flip_rate", "exact_match", *LABEL_METRICS[:2])
 FEWEST_EXAMPLES = 30
+# On fewer than these nothing is ever a pass.
+FEWEST_OF_ALL = 10
+# Counts and extremes of what was seen, which have no interval.
+_WITHOUT_INTERVAL = ("max_abs_error", "nan_mismatches")
+_QUANTILES = {"p50_abs_error": 0.5, "p99_abs_error": 0.99, "p999_abs_error": 0.999}
+_WORST_NAMED = 3
 # The dataset of a check on the models themselves.
 NO_DATASET = ""
 
@@ -34,24 +56,39 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-_EXPRESSION = re.compile(r"(?:(?P<output>.+):)?\s*(?P<metric>\w+)\s*(?P<op><=|>=|==|<|>)\s*(?P<bound>[^\s<>=]+)")
+_EXPRESSION = re.compile(
+    r"(?:(?P<output>.+):)?\s*(?P<metric>\w+)\s*(?P<op><=|>=|==|<|>)\s*(?P<bound>[^\s<>=@]+)\s*(?:@(?P<place>.+))?"
+)
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One bound on one metric; `output` None is the main output. `str` gives the expression back."""
+    """One bound on one metric; `output` None is the main output. `str` gives the expression back.
+
+    dataset: where it holds; each unless named. slice: as "KEY=VALUE", or "KEY=*" for every slice of a key; None means
+    the dataset as a whole.
+    """
 
     output: str | None
     metric: str
     op: str
     bound: float
+    dataset: str | None = None
+    slice: str | None = None
+
+    @property
+    def every_slice_of(self) -> str | None:
+        """The key of whose every slice it is."""
+        return self.slice.removesuffix("=*") if self.slice is not None and self.slice.endswith("=*") else None
 
     def holds(self, value: float) -> bool:
         """Whether `value` is within the bound; NaN never is."""
         return _OPERATORS[self.op](value, self.bound)
 
     def __str__(self) -> str:
-        return f"{self.output + ':' if self.output else ''}{self.metric}{self.op}{self.bound:g}"
+        place = ",".join(filter(None, (self.dataset, self.slice)))
+        output = f"{self.output}:" if self.output else ""
+        return f"{output}{self.metric}{self.op}{self.bound:g}{'@' if place else ''}{place}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +96,8 @@ class Findings:
     """What a run found on one dataset.
 
     failures: examples that the original answered and the optimized model could not; first_failure: its error.
-    labels: metric -> both models' values; None where no label was named.
+    labels: metric -> both models' values; None where no label was named. without_label: examples that have none.
+    slices: key -> slice -> what was found on it.
     """
 
     examples: int = 0
@@ -69,6 +107,8 @@ class Findings:
     outputs: Mapping[str, OutputSummary] = field(default_factory=dict)
     labels: Mapping[str, LabelMetric] | None = None
     latency_ms: LatencyPair = field(default_factory=LatencyPair)
+    without_label: int = 0
+    slices: Mapping[str, Mapping[str, Findings]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,15 +129,39 @@ class _Judged:
     doubt: str | None = None
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A dataset, or a slice of one, and what was found there."""
+
+    dataset: str
+    found: Findings
+    slice: str | None = None
+
+    def __str__(self) -> str:
+        return f"dataset {self.dataset!r}" + (f", slice {self.slice!r}," if self.slice is not None else "")
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A metric's value and how well it is known. certain: no answer it counts could have differed."""
+
+    value: float | None
+    examples: int
+    interval: Interval | None = None
+    certain: bool = False
+
+
 def parse(text: str) -> Gate:
-    """A gate from `[OUTPUT:]METRIC OP NUMBER`, OP one of <= >= == < >, spaces allowed around it.
+    """A gate from `[OUTPUT:]METRIC OP NUMBER[@PLACE]`, OP one of <= >= == < >, spaces allowed around it.
+
+    PLACE is DATASET, KEY=VALUE or another slice, KEY=* for every slice of a key, or DATASET and a slice with a comma.
 
     Raises:
         UsageError: it is not of that form, or there is no such metric.
     """
     match = _EXPRESSION.fullmatch(text.strip())
     if not match:
-        raise UsageError(f"gate {text!r} is not [OUTPUT:]METRIC OP NUMBER, such as top1_agreement>=0.99")
+        raise UsageError(f"gate {text!r} is not [OUTPUT:]METRIC OP NUMBER[@PLACE], such as top1_agreement>=0.99")
     metric, bound = match["metric"], _finite(match["bound"])
     if metric not in METRICS:
         hint = nearest(metric, METRICS)
@@ -106,14 +170,28 @@ def parse(text: str) -> Gate:
         raise UsageError(f"gate {text!r}: {match['bound']!r} is not a number")
     if match["output"] and metric not in OUTPUT_METRICS:
         raise UsageError(f"gate {text!r}: {metric} is not a metric of an output; write {metric}{match['op']}…")
-    return Gate(match["output"], metric, match["op"], bound)
+    dataset, part = _place(match["place"])
+    if match["place"] and metric in MODEL_METRICS:
+        raise UsageError(f"gate {text!r}: {metric} is of the models, not of a dataset; write it without the @")
+    return Gate(match["output"], metric, match["op"], bound, dataset, part)
 
 
-def check_names(gates: Iterable[Gate], outputs: Sequence[str], *, labelled: bool) -> None:
+def check_names(
+    gates: Iterable[Gate],
+    outputs: Sequence[str],
+    *,
+    labelled: bool,
+    datasets: Sequence[str] | None = None,
+    slicings: Mapping[str, Sequence[str]] | None = None,
+) -> None:
     """Refuse gates that nothing in this run can answer.
 
+    datasets: the names of all; not looked at unless given. slicings: key -> the slices that buckets make, empty where
+    its values make them.
+
     Raises:
-        UsageError: a gate names an output that the signature lacks, or a label metric where no label is named.
+        UsageError: a gate names an output that the signature lacks, a dataset or slice that there is not, or a label
+            metric where no label is named.
     """
     for gate in gates:
         if gate.output is not None and gate.output not in outputs:
@@ -121,6 +199,11 @@ def check_names(gates: Iterable[Gate], outputs: Sequence[str], *, labelled: bool
             raise UsageError(f"gate '{gate}': no output {gate.output!r}{hint} (there are: {', '.join(outputs)})")
         if gate.metric in LABEL_METRICS and not labelled:
             raise UsageError(f"gate '{gate}' needs labels; name the key that holds them with --label")
+        if datasets is not None and gate.dataset is not None and gate.dataset not in datasets:
+            hint = nearest(gate.dataset, datasets)
+            raise UsageError(f"gate '{gate}': no dataset {gate.dataset!r}{hint} (there are: {', '.join(datasets)})")
+        if gate.slice is not None:
+            _check_slice(gate, gate.slice, slicings or {})
 
 
 def default_gates(outputs: Mapping[str, OutputSummary], main: str | None) -> list[Gate]:
@@ -154,61 +237,209 @@ def evaluate(
     on_data = [gate for gate in gates if gate.metric not in MODEL_METRICS]
     doubts = [] if datasets else ["No data was given, so nothing was compared."]
     for name, found in datasets.items():
-        if not found.examples:
-            doubts.append(f"Dataset {name!r} has no example that could be compared.")
+        doubts += _too_few(_Place(name, found))
         chosen = main or main_output({key: (o.kind, o.scores_classes) for key, o in found.outputs.items()})
         judged += _broken_answers(name, found)
         if not found.outputs:
             continue
         used = on_data if gates else default_gates(found.outputs, chosen)
-        judged += [_judge(gate, name, found, chosen, asked=bool(gates)) for gate in used]
+        for gate in used:
+            for place in _places(gate, name, found):
+                judged.append(_judge(gate, place, chosen, asked=bool(gates)))
+                doubts += _too_few(place) if place.slice is not None else []
         if not gates and all(gate.metric == "nan_mismatches" for gate in used):
             doubts.append(f"On dataset {name!r} no output varies, so nothing compares the answers.")
+    doubts += _nowhere(on_data, datasets)
     failures = [one.failure for one in judged if one.failure]
     doubts += [one.doubt for one in judged if one.doubt]
     checks = [one.check for one in judged]
     if not checks and not doubts:
         doubts.append("No check was made.")
+    notes = [
+        f"Dataset {name!r}: {found.without_label:,} of {found.examples:,} examples have no label; metrics against "
+        "labels leave them out."
+        for name, found in datasets.items()
+        if found.without_label
+    ]
     if failures:
-        return Judgement("fail", [*failures, *doubts], checks)
+        return Judgement("fail", list(dict.fromkeys([*failures, *doubts, *notes])), checks)
     if doubts:
-        return Judgement("inconclusive", list(dict.fromkeys(doubts)), checks)
+        return Judgement("inconclusive", list(dict.fromkeys([*doubts, *notes])), checks)
     total = sum(found.examples for found in datasets.values())
     held = "The one check holds" if len(checks) == 1 else f"All {len(checks)} checks hold"
-    return Judgement("pass", [f"{held} on {total:,} examples."], checks)
+    return Judgement("pass", [f"{held} on {total:,} examples.", *notes], checks)
 
 
-def _judge(gate: Gate, dataset: str, found: Findings, main: str | None, *, asked: bool) -> _Judged:
-    if gate.metric in LABEL_METRICS:
-        accuracy = (found.labels or {}).get("accuracy")
-        drop = None if accuracy is None or accuracy.difference is None else -accuracy.difference
-        return _judge_value(gate, dataset, drop, gate.metric, found.examples)
+def label_loss(labels: Mapping[str, LabelMetric] | None, metric: str) -> float | None:
+    """What a gate on a label metric bounds: how much worse the optimized model is; None where that is not known."""
+    name, sign = _LOSSES[metric]
+    found = (labels or {}).get(name)
+    return None if found is None or found.difference is None else sign * found.difference + 0.0
+
+
+def _place(text: str | None) -> tuple[str | None, str | None]:
+    """The dataset and the slice that are written after the @."""
+    if not text:
+        return None, None
+    first, comma, rest = (part.strip() for part in text.partition(","))
+    if re.search("[=<>]", first):
+        return None, text.strip()
+    return first, rest if comma else None
+
+
+def _check_slice(gate: Gate, name: str, slicings: Mapping[str, Sequence[str]]) -> None:
+    if not slicings:
+        raise UsageError(f"gate '{gate}' needs slices; name the key that tells them apart with --slice")
+    keys = [key for key in slicings if name.startswith((f"{key}=", f"{key}<", f"{key}>")) or f"<={key}<" in name]
+    if not keys:
+        word = gate.every_slice_of or re.split("[=<>]", name)[0]
+        raise UsageError(
+            f"gate '{gate}': no slices by {name!r}{nearest(word, slicings)} (--slice {', '.join(slicings)})"
+        )
+    known = [one for key in keys for one in slicings[key]]
+    if gate.every_slice_of is None and known and name not in known:
+        raise UsageError(f"gate '{gate}': no slice {name!r}{nearest(name, known)} (there are: {', '.join(known)})")
+
+
+def _places(gate: Gate, dataset: str, found: Findings) -> list[_Place]:
+    """Where in a dataset a gate holds."""
+    if gate.dataset not in (None, dataset):
+        return []
+    if gate.slice is None:
+        return [_Place(dataset, found)]
+    if gate.every_slice_of is not None:
+        return [_Place(dataset, part, name) for name, part in found.slices.get(gate.every_slice_of, {}).items()]
+    return [_Place(dataset, parts[gate.slice], gate.slice) for parts in found.slices.values() if gate.slice in parts]
+
+
+def _nowhere(gates: Iterable[Gate], datasets: Mapping[str, Findings]) -> Iterator[str]:
+    """Gates whose slice no data has."""
+    for gate in gates:
+        if gate.slice is None or any(_places(gate, name, found) for name, found in datasets.items()):
+            continue
+        known = [one for found in datasets.values() for parts in found.slices.values() for one in parts]
+        yield f"'{gate}' cannot be judged: no example is in slice {gate.slice!r}{nearest(gate.slice, known) or '.'}"
+
+
+def _too_few(place: _Place) -> list[str]:
+    examples = place.found.examples
+    if examples >= FEWEST_OF_ALL:
+        return []
+    where = f"Dataset {place.dataset!r}" + (f", slice {place.slice!r}," if place.slice is not None else "")
+    if not examples:
+        return [f"{where} has no example that could be compared."]
+    return [f"{where} has {examples} examples; fewer than {FEWEST_OF_ALL} prove nothing."]
+
+
+def _judge(gate: Gate, place: _Place, main: str | None, *, asked: bool) -> _Judged:
+    found = place.found
     key = gate.output or main or ""
     summary = found.outputs.get(key)
-    what = f"{gate.metric} of {key!r}"
-    if summary is None:
-        return _judge_value(gate, dataset, None, what, 0)
-    value = getattr(summary.metrics, gate.metric)
-    judged = _judge_value(gate, dataset, value, what, summary.examples)
+    value = _value(gate, found, main)
+    what = gate.metric if gate.metric in LABEL_METRICS else f"{gate.metric} of {key!r}"
+    judged = _judge_value(gate, place, value, what, _pointers(gate, place, main, summary))
     # A float that is watched for NaN unasked may be constant by design, such as anchor boxes.
-    if judged.check.passed and summary.constant and (asked or key == main or gate.metric != "nan_mismatches"):
-        doubt = f"On dataset {dataset!r} the original answers {key!r} alike on every example, which proves nothing."
-        return _Judged(judged.check, doubt=doubt)
+    constant = summary is not None and summary.constant and gate.metric not in LABEL_METRICS
+    if judged.check.passed and constant and (asked or key == main or gate.metric != "nan_mismatches"):
+        doubt = f"On {place} the original answers {key!r} alike on every example, which proves nothing."
+        return _Judged(judged.check, doubt=doubt.replace(",,", ","))
     return judged
 
 
-def _judge_value(gate: Gate, dataset: str, value: float | None, what: str, examples: int) -> _Judged:
-    where = f"On dataset {dataset!r} {what}" if dataset else f"The {what}"
-    if value is None or math.isnan(value):
-        check = Check(expr=str(gate), value=None, bound=gate.bound, passed=False, dataset=dataset)
+def _value(gate: Gate, found: Findings, main: str | None) -> _Value:
+    """What the gate's metric comes to, and how well it is known."""
+    summary = found.outputs.get((None if gate.metric in LABEL_METRICS else gate.output) or main or "")
+    certain = summary is not None and (summary.identical or (summary.no_flip_possible and gate.metric in _TOP_CLASS))
+    if gate.metric in LABEL_METRICS:
+        name, sign = _LOSSES[gate.metric]
+        metric = (found.labels or {}).get(name)
+        ends = metric.interval if metric is not None else None
+        interval = ends if ends is None or sign > 0 else (_negative(ends[1]), _negative(ends[0]))
+        return _Value(label_loss(found.labels, gate.metric), found.examples - found.without_label, interval, certain)
+    if summary is None:
+        return _Value(None, 0)
+    value = getattr(summary.metrics, gate.metric)
+    return _Value(value, summary.examples, summary.metrics.intervals.get(gate.metric), certain)
+
+
+def _judge_value(gate: Gate, place: _Place | None, found: _Value, what: str, pointers: str = "") -> _Judged:
+    where = f"On {place} {what}" if place is not None else f"The {what}"
+    check = Check(
+        expr=str(gate),
+        value=found.value,
+        bound=gate.bound,
+        passed=False,
+        dataset=place.dataset if place is not None else NO_DATASET,
+        slice=place.slice if place is not None else None,
+        interval=found.interval,
+        examples=found.examples if place is not None else None,
+    )
+    if found.value is None or math.isnan(found.value):
+        check.value = None
         return _Judged(check, doubt=f"{where} has no value, so '{gate}' cannot be judged.")
-    check = Check(expr=str(gate), value=value, bound=gate.bound, passed=gate.holds(value), dataset=dataset)
+    check.passed = gate.holds(found.value)
+    asks = f"the gate asks for {gate.op} {gate.bound:g}"
     if not check.passed:
-        return _Judged(check, failure=f"{where} is {value:.6g}; the gate asks for {gate.op} {gate.bound:g}.")
-    if gate.metric in RATES and examples < FEWEST_EXAMPLES:
-        few = f"{where} rests on {examples} examples; a share needs at least {FEWEST_EXAMPLES} to be judged."
+        return _Judged(check, failure=f"{where} is {found.value:.6g}{pointers}; {asks}.")
+    if place is None or place.found.examples < FEWEST_OF_ALL:  # for the latter there is a doubt on the whole place
+        return _Judged(check)
+    if found.examples < FEWEST_OF_ALL:
+        few = f"{where} rests on {found.examples} examples; fewer than {FEWEST_OF_ALL} prove nothing."
         return _Judged(check, doubt=few)
-    return _Judged(check)
+    if gate.metric in RATES and found.examples < FEWEST_EXAMPLES:
+        few = f"{where} rests on {found.examples} examples; a share needs at least {FEWEST_EXAMPLES} to be judged."
+        return _Judged(check, doubt=few)
+    if gate.metric in _WITHOUT_INTERVAL or found.certain:
+        return _Judged(check)
+    known = f"{where} is {found.value:.6g} on {found.examples:,} examples"
+    if found.interval is None:
+        return _Judged(check, doubt=f"{known}, of which no interval can be told; {asks}.")
+    low, high = (math.inf * side if end is None else end for end, side in zip(found.interval, (-1, 1), strict=True))
+    if gate.holds(low) and gate.holds(high):
+        return _Judged(check)
+    ends = f"95 % interval {low:.4g} to " + ("any larger" if math.isinf(high) else f"{high:.4g}")
+    return _Judged(check, doubt=f"{known}, {ends}; {asks}{_would_do(gate, found.value, found.examples, low, high)}.")
+
+
+def _would_do(gate: Gate, value: float, examples: int, low: float, high: float) -> str:
+    """About how many examples would settle it, in words; nothing where no number would."""
+    share = gate.bound if gate.metric in RATES and gate.op.startswith(">") else 1 - gate.bound
+    all_agree = value == (1 if gate.op.startswith(">") else 0)
+    if gate.metric in RATES and all_agree and gate.op != "==":
+        many = examples_for_all(share)
+        return f"; about {many:,} examples would do if all agree" if many is not None else ""
+    if gate.metric in _QUANTILES and math.isinf(high):
+        many = math.ceil(math.log(0.025) / math.log(_QUANTILES[gate.metric]))
+        return f"; an upper end takes {many:,} examples"
+    room = abs(gate.bound - value)
+    spread = abs((low if gate.op.startswith(">") else high) - value)
+    if not room or gate.op == "==" or not math.isfinite(spread):
+        return ""
+    # An interval narrows with the square root of the examples.
+    return f"; about {math.ceil(examples * (spread / room) ** 2):,} examples would do if it stays so"
+
+
+def _pointers(gate: Gate, place: _Place, main: str | None, summary: OutputSummary | None) -> str:
+    """Where to look: the worst records, and the slice on which it is worst."""
+    told = []
+    worst = [] if summary is None else summary.worst[:_WORST_NAMED]
+    if worst:
+        told.append(f"worst: record{'s' * (len(worst) > 1)} {', '.join(str(case.index) for case in worst)}")
+    if place.slice is None:
+        values = {
+            name: value
+            for parts in place.found.slices.values()
+            for name, part in parts.items()
+            if part.examples >= FEWEST_OF_ALL and (value := _value(gate, part, main).value) is not None
+        }
+        if values:
+            name = (min if gate.op.startswith(">") else max)(values, key=values.__getitem__)
+            told.append(f"worst slice: {name!r}, at {values[name]:.6g}")
+    return f" ({'; '.join(told)})" if told else ""
+
+
+def _negative(end: float | None) -> float | None:
+    return None if end is None else -end + 0.0
 
 
 def _broken_answers(dataset: str, found: Findings) -> Iterator[_Judged]:
@@ -230,7 +461,7 @@ def _broken_answers(dataset: str, found: Findings) -> Iterator[_Judged]:
                     dataset=dataset,
                 ),
                 failure=f"On dataset {dataset!r} {key!r} has another shape or dtype than the original's on "
-                f"{summary.mismatches:,} examples.",
+                f"{summary.mismatches:,} examples (the first: record {min(case.index for case in summary.worst)}).",
             )
 
 
@@ -244,7 +475,7 @@ def _judge_models(gate: Gate, models: Models, datasets: Mapping[str, Findings]) 
         value = _worst_latency(found.latency_ms for found in datasets.values())
     else:
         value = _ratio(*pairs[gate.metric])
-    return _judge_value(gate, NO_DATASET, value, gate.metric, 0)
+    return _judge_value(gate, None, _Value(value, 0), gate.metric)
 
 
 def _worst_latency(pairs: Iterable[LatencyPair]) -> float | None:

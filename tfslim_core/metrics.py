@@ -1,7 +1,8 @@
 """How the answers of two models differ, as statistics that add up: any split of the data, merged in any order.
 
 Counts and maxima are exact. Sums are added without rounding across batches, so the order of merging does not show in
-them; quantiles come from a histogram with a relative accuracy of 0.8 %.
+them; quantiles come from a histogram with a relative accuracy of 0.8 %. Intervals are those of `intervals`; they are of
+examples, however many values an example has.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tfslim_core.class_scores import ClassStats, PositionStats
+from tfslim_core.intervals import Interval, Replicates, of_replicates, quantile_shares, wilson
 from tfslim_core.sketches import ExactSum, LogHistogram
 from tfslim_core.verdict import OutputMetrics
 
@@ -26,6 +29,11 @@ WORST_KEPT = 10
 _BLOCK = 1 << 16
 SHOWN_VALUES = 16
 SHOWN_CHARACTERS = 400
+# What an example adds to the sums that are resampled.
+_FINITE, _ERROR, _SQUARED, _ORIGINAL, _OPTIMIZED, _PRODUCT, _EXACT, _ELEMENTS = range(8)
+_AGREED, _RANKED, _FIVES, _DIVERGENCE = range(8, 12)
+_COLUMNS = 12
+_QUANTILES = {"p50_abs_error": 0.5, "p99_abs_error": 0.99, "p999_abs_error": 0.999}
 # Main outputs by name, where more than one output scores classes.
 _USUAL_NAMES = ("scores", "probabilities", "probability", "logits")
 
@@ -52,7 +60,8 @@ class OutputSummary:
 
     examples: compared. mismatches: examples where shape or dtype of the answers differ. scores_classes: see the
     function. constant: the original answered every example alike. histogram: edges of bins of absolute errors, first 0
-    and last infinite, and one count fewer; None for strings.
+    and last infinite, and one count fewer; None for strings. identical: no value differs. no_flip_possible: see
+    ClassStats.
     """
 
     metrics: OutputMetrics
@@ -63,6 +72,8 @@ class OutputSummary:
     constant: bool
     histogram: tuple[list[float], list[int]] | None
     worst: list[WorstCase]
+    identical: bool = False
+    no_flip_possible: bool = False
 
 
 def kind_of(dtype: np.dtype[Any]) -> Kind:
@@ -131,7 +142,10 @@ class ErrorStats:
 
     All errors are optimized - original in float64. A NaN or an infinity that both gave is equal and takes no part in
     the errors; one that only one of them gave is a NaN mismatch, and takes no part either.
+    resampled: whether intervals are wanted that take resampling.
     """
+
+    resampled: bool = True
 
     kind: Kind | None = None
     examples: int = 0
@@ -139,8 +153,7 @@ class ErrorStats:
     elements: int = 0
     exact: int = 0
     nan_mismatches: int = 0
-    ranked: int = 0
-    agreed: int = 0
+    compared: int = 0
     finite: int = 0
     scores_classes: bool = True
     max_error: float = 0.0
@@ -153,6 +166,9 @@ class ErrorStats:
     only_answer: bytes | None = None
     constant: bool = True
     worst: list[WorstCase] = field(default_factory=list)
+    classes: ClassStats = field(default_factory=ClassStats)
+    positions: PositionStats = field(default_factory=PositionStats)
+    replicates: Replicates | None = None
 
     def add_batch(
         self,
@@ -181,22 +197,31 @@ class ErrorStats:
             original, optimized, indices = original[None], optimized[None], indices[:1]
         self.scores_classes &= scores_classes(kind, original.shape) and original.dtype.kind != "c"
         self._watch_constant(original)
+        self.compared += len(original)
         self.elements += original.size
+        columns = np.zeros((_COLUMNS, len(original)))
+        columns[_ELEMENTS] = original.size // len(original)
         if kind in ("float", "integer"):
-            row_errors = self._add_numbers(original, optimized)
+            row_errors = self._add_numbers(original, optimized, columns)
         if kind != "float":
-            same = np.asarray(original == optimized, bool)
+            same = np.asarray(original == optimized, bool).reshape(len(original), -1)
+            columns[_EXACT] = same.sum(1)
             self.exact += int(same.sum())
+            if original.ndim == 2:
+                self.positions.add(same)
             if kind != "integer":
-                row_errors = 1 - same.reshape(len(same), -1).mean(1) if same.size else np.zeros(len(same))
+                row_errors = 1 - same.mean(1) if same.size else np.zeros(len(same))
         if self.scores_classes and original.size:
-            self._add_ranks(original, optimized)
+            columns[_AGREED:] = self.classes.add(original, optimized, row_errors)
+        if self.resampled:
+            self.replicates = self.replicates or Replicates(_COLUMNS)
+            self.replicates.add(columns, np.asarray(indices, np.int64))
         self._keep_worst(row_errors, original, optimized, indices, describe)
 
     def merge(self, other: ErrorStats) -> None:
         """Add what another saw."""
         self.kind = self.kind or other.kind
-        for name in ("examples", "mismatches", "elements", "exact", "nan_mismatches", "ranked", "agreed", "finite"):
+        for name in ("examples", "mismatches", "elements", "exact", "nan_mismatches", "compared", "finite"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.scores_classes &= other.scores_classes
         self.max_error = max(self.max_error, other.max_error)
@@ -206,6 +231,11 @@ class ErrorStats:
             if self.histogram is None:
                 self.histogram = LogHistogram()
             self.histogram.merge(other.histogram)
+        if other.replicates is not None:
+            self.replicates = self.replicates or Replicates(_COLUMNS)
+            self.replicates.merge(other.replicates)
+        self.classes.merge(other.classes)
+        self.positions.merge(other.positions)
         self.constant &= other.constant
         self._watch_answer(other.only_answer)
         self.worst = _worst_of([*self.worst, *other.worst])
@@ -223,39 +253,94 @@ class ErrorStats:
             constant=self.constant and self.only_answer is not None,
             histogram=self.histogram.decades() if self.histogram is not None else None,
             worst=self.worst,
+            identical=self.compared > 0
+            and not self.mismatches
+            and (self.exact == self.elements if kind != "float" else not (self.max_error or self.nan_mismatches)),
+            no_flip_possible=scores and self.classes.no_flip_possible,
         )
 
     def _metrics(self, kind: Kind, scores: bool) -> OutputMetrics:
         compared = self.elements > 0
         exact = self.exact / self.elements if compared and kind != "float" else None
+        positions = self.classes.positions if kind == "float" else self.positions
+        told = positions.metrics() if scores or kind != "float" else None
+        intervals = self._intervals(kind, scores) if compared else {}
         if kind in ("string", "bool") or not compared:
-            return OutputMetrics(exact_match=exact)
+            return OutputMetrics(exact_match=exact, positions=told, intervals=intervals)
         error, norm = math.sqrt(self.errors_squared.value), math.sqrt(self.original_squared.value)
         relative = error / norm if norm else (math.inf if error else 0.0)
         product = norm * math.sqrt(self.optimized_squared.value)
-        p99 = self.histogram.quantile(0.99) if self.histogram is not None else None
         known = self.finite > 0
+        ranks = self.classes
+        top1 = ranks.agreed / ranks.ranked if scores and ranks.ranked else None
+        quantiles = {name: self._quantile(share) for name, share in _QUANTILES.items()}
         return OutputMetrics(
+            **quantiles,
             max_abs_error=self.max_error if known else None,
             mean_abs_error=_number(self.errors.value / self.finite) if known else None,
-            p99_abs_error=min(p99, self.max_error) if p99 is not None else None,
             rel_l2_error=_number(relative) if known else None,
             cosine=_number(max(-1.0, min(1.0, self.products.value / product))) if product else None,
-            top1_agreement=self.agreed / self.ranked if scores and self.ranked else None,
+            kl_divergence=ranks.kl_divergence if scores else None,
+            top1_agreement=top1,
+            top5_agreement=ranks.agreed_fives / ranks.fives if scores and ranks.fives else None,
+            flip_rate=(ranks.ranked - ranks.agreed) / ranks.ranked if top1 is not None else None,
             nan_mismatches=self.nan_mismatches if kind == "float" else None,
             exact_match=exact,
+            positions=told,
+            intervals=intervals,
         )
 
-    def _add_numbers(self, original: Array, optimized: Array) -> Array:
-        """Add to the error sums; returns the largest error of each row, [rows] float64."""
+    def _quantile(self, share: float) -> float | None:
+        found = self.histogram.quantile(share) if self.histogram is not None else None
+        return None if found is None else min(found, self.max_error)
+
+    def _intervals(self, kind: Kind, scores: bool) -> dict[str, Interval]:
+        """By metric; what has no value, or needs resampling that was not asked for, is left out."""
+        found: dict[str, Interval | None] = {}
+        ranks = self.classes
+        if kind != "float":
+            found["exact_match"] = self._share(self.exact, self.elements, _EXACT, _ELEMENTS)
+        if scores and ranks.ranked:
+            top1 = self._share(ranks.agreed, ranks.ranked, _AGREED, _RANKED)
+            found["top1_agreement"] = top1
+            found["flip_rate"] = None if top1 is None else tuple(1 - (end or 0.0) for end in reversed(top1))  # type: ignore[assignment]
+        if scores and ranks.fives:
+            found["top5_agreement"] = wilson(ranks.agreed_fives / ranks.fives, ranks.fives)
+        if self.finite:
+            found |= {name: self._between(share) for name, share in _QUANTILES.items()}
+            if self.replicates is not None:
+                found |= _resampled_errors(self.replicates.sums)
+        if self.replicates is not None and scores and ranks.kl_divergence is not None:
+            sums = self.replicates.sums
+            with np.errstate(all="ignore"):
+                found["kl_divergence"] = of_replicates(sums[_DIVERGENCE] / sums[_RANKED])
+        return {name: interval for name, interval in found.items() if interval is not None}
+
+    def _share(self, hits: int, total: int, hit: int, of: int) -> Interval | None:
+        """Wilson's where each example has one value, or all of them agree; else by examples as clusters of values."""
+        if total == self.compared or hits in (0, total):
+            return wilson(hits / total, self.compared)
+        if self.replicates is None:
+            return None
+        sums = self.replicates.sums
+        with np.errstate(all="ignore"):
+            return of_replicates(sums[hit] / sums[of], below=1.0)
+
+    def _between(self, share: float) -> Interval:
+        low, high = quantile_shares(share, self.compared)
+        return self._quantile(low), None if high is None else self._quantile(high)
+
+    def _add_numbers(self, original: Array, optimized: Array, columns: Array) -> Array:
+        """Add to the error sums; returns the largest error of each row, [rows] float64, and fills in the columns."""
         if self.histogram is None:
             self.histogram = LogHistogram()
         rows = len(original)
         step = max(1, _BLOCK // max(1, original.size // rows))
         blocks = [slice(start, start + step) for start in range(0, rows, step)]
-        return np.concatenate([self._add_block(original[block], optimized[block]) for block in blocks])
+        found = [self._add_block(original[block], optimized[block], columns[:, block]) for block in blocks]
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
-    def _add_block(self, original: Array, optimized: Array) -> Array:
+    def _add_block(self, original: Array, optimized: Array, columns: Array) -> Array:
         rows = len(original)
         a: Array = _as_float64(original).reshape(rows, -1)
         b: Array = _as_float64(optimized).reshape(rows, -1)
@@ -263,38 +348,30 @@ class ErrorStats:
             error: Array = np.abs(b - a)
         if np.isfinite(error).all():
             row_errors = error.max(1, initial=0.0)
-            a, b, error = (x.reshape(-1) for x in (a, b, error))
+            columns[_FINITE] = error.size // rows
+            finite = error
         else:
             usable = np.isfinite(a) & np.isfinite(b)
             equal = (a == b) | (np.isnan(a) & np.isnan(b))
             mismatched = ~usable & ~equal
             self.nan_mismatches += int(mismatched.sum())
             row_errors = np.where(usable, error, np.where(mismatched, math.inf, 0.0)).max(1, initial=0.0)
-            a, b, error = a[usable], b[usable], error[usable]
-        self.finite += error.size
-        self.max_error = max(self.max_error, float(error.max(initial=0.0)))
+            columns[_FINITE] = usable.sum(1)
+            finite = error[usable]
+            a, b, error = (np.where(usable, x, 0.0) for x in (a, b, error))
+        self.finite += finite.size
+        self.max_error = max(self.max_error, float(finite.max(initial=0.0)))
         with np.errstate(all="ignore"):
-            self.errors.add(float(error.sum()))
-            for total, x, y in (
-                (self.errors_squared, error, error),
-                (self.original_squared, a, a),
-                (self.optimized_squared, b, b),
-                (self.products, a, b),
-            ):
-                total.add(float(np.einsum("i,i->", x, y)))
+            columns[_ERROR] = error.sum(1)
+            for column, x, y in ((_SQUARED, error, error), (_ORIGINAL, a, a), (_OPTIMIZED, b, b), (_PRODUCT, a, b)):
+                columns[column] = np.einsum("ij,ij->i", x, y)
+            totals = columns[_ERROR : _PRODUCT + 1].sum(1).tolist()
+        names = (self.errors, self.errors_squared, self.original_squared, self.optimized_squared, self.products)
+        for total, term in zip(names, totals, strict=True):
+            total.add(term)
         if self.histogram is not None:
-            self.histogram.add(error)
+            self.histogram.add(finite)
         return np.asarray(row_errors)
-
-    def _add_ranks(self, original: Array, optimized: Array) -> None:
-        a, b = (x.reshape(-1, original.shape[-1]) for x in (original, optimized))
-        agree = a.argmax(1) == b.argmax(1)
-        # argmax takes the first NaN for the largest: rows agree only where the same values are NaN.
-        nan_a, nan_b = np.isnan(a), np.isnan(b)
-        if nan_a.any() or nan_b.any():
-            agree &= (nan_a == nan_b).all(1)
-        self.ranked += len(agree)
-        self.agreed += int(agree.sum())
 
     def _watch_constant(self, original: Array) -> None:
         if not self.constant:
@@ -335,6 +412,17 @@ class ErrorStats:
             for row in sorted(rows, key=lambda row: (-errors[row], indices[row]))[:WORST_KEPT]
         ]
         self.worst = _worst_of([*self.worst, *cases])
+
+
+def _resampled_errors(sums: Array) -> dict[str, Interval | None]:
+    with np.errstate(all="ignore"):
+        ratio = np.where(sums[_SQUARED] == 0, 0.0, sums[_SQUARED] / sums[_ORIGINAL])
+        product = np.sqrt(sums[_ORIGINAL]) * np.sqrt(sums[_OPTIMIZED])
+        return {
+            "mean_abs_error": of_replicates(sums[_ERROR] / sums[_FINITE]),
+            "rel_l2_error": of_replicates(np.sqrt(ratio)),
+            "cosine": of_replicates(np.clip(sums[_PRODUCT] / product, -1, 1), below=1.0),
+        }
 
 
 def _as_float64(array: Array) -> Array:

@@ -50,45 +50,78 @@ class ExactSum:
 class LogHistogram:
     """Counts of non-negative numbers in buckets 1/64 of a power of two wide: quantiles to 0.8 %, from 1e-38 to 3e38.
 
-    A bucket is the upper 14 bits of the number as a float32; what is smaller than 1e-38 counts as 0.
+    A bucket is the upper 14 bits of the number as a float32; what is smaller than 1e-38 counts as 0. Zeros apart, only
+    the buckets between the smallest and the largest number take memory.
     """
 
-    __slots__ = ("counts",)
+    __slots__ = ("_counts", "_first", "_zeros")
     _SHIFT = 17
-    _TINY = 64  # buckets of float32's subnormals
+    _TINY = 64  # buckets of float32's subnormals, which are counted as zeros
 
     def __init__(self) -> None:
-        self.counts: NDArray[np.int64] = np.zeros(1 << (31 - self._SHIFT), np.int64)
+        self._zeros = 0
+        self._first = 0
+        self._counts: NDArray[np.int64] = np.zeros(0, np.int64)
 
     def add(self, values: Array) -> None:
         """Count float64 values, each 0 or more, none NaN."""
         with np.errstate(over="ignore", under="ignore"):
             buckets = values.astype(np.float32).reshape(-1).view(np.int32) >> self._SHIFT
-        self.counts += np.bincount(buckets, minlength=len(self.counts))
+        if not buckets.size:
+            return
+        low, high = int(buckets.min()), int(buckets.max())
+        if low < self._TINY:
+            buckets = buckets[buckets >= self._TINY]
+            self._zeros += values.size - buckets.size
+            if not buckets.size:
+                return
+            low = int(buckets.min())
+        self._cover(low, high + 1)
+        self._counts += np.bincount(buckets - self._first, minlength=len(self._counts))
 
     def merge(self, other: LogHistogram) -> None:
         """Add another histogram."""
-        self.counts += other.counts
+        self._zeros += other._zeros
+        if len(other._counts):
+            end = other._first + len(other._counts)
+            self._cover(other._first, end)
+            self._counts[other._first - self._first : end - self._first] += other._counts
+
+    @property
+    def total(self) -> int:
+        """How many numbers were counted."""
+        return self._zeros + int(self._counts.sum())
 
     def quantile(self, share: float) -> float | None:
         """The smallest number that at least `share` of the values do not exceed, to 0.8 %; None of nothing."""
-        total = int(self.counts.sum())
+        total = self.total
         if not total:
             return None
         rank = max(1, math.ceil(share * total))
-        bucket = int(np.searchsorted(np.cumsum(self.counts), rank))
-        return float(self._middles()[bucket]) if bucket >= self._TINY else 0.0
+        if rank <= self._zeros:
+            return 0.0
+        return float(self._middles()[int(np.searchsorted(np.cumsum(self._counts), rank - self._zeros))])
 
     def decades(self) -> tuple[list[float], list[int]]:
         """Edges [0, 1e-12, 1e-11.5, …, 1e6, inf] and the counts between them, a value at an edge in the upper bin."""
         edges = [0.0, *[10.0 ** (half / 2) for half in range(-24, 13)], math.inf]
-        places = np.searchsorted(edges, self._middles(), side="right") - 1
-        places[: self._TINY] = 0
-        counts = np.bincount(np.minimum(places, len(edges) - 2), weights=self.counts, minlength=len(edges) - 1)
+        places = np.minimum(np.searchsorted(edges, self._middles(), side="right") - 1, len(edges) - 2)
+        counts = np.bincount(places, weights=self._counts, minlength=len(edges) - 1)
+        counts[0] += self._zeros
         return edges, [int(count) for count in counts]
 
+    def _cover(self, low: int, high: int) -> None:
+        """Make room for buckets from `low` up to and without `high`."""
+        if not len(self._counts):
+            self._first, self._counts = low, np.zeros(high - low, np.int64)
+            return
+        before, after = max(0, self._first - low), max(0, high - self._first - len(self._counts))
+        if before or after:
+            self._counts = np.pad(self._counts, (before, after))
+            self._first -= before
+
     def _middles(self) -> Array:
-        bits = (np.arange(len(self.counts), dtype=np.int32) << self._SHIFT) + (1 << (self._SHIFT - 1))
-        middles = bits.view(np.float32)
+        buckets = np.arange(self._first, self._first + len(self._counts), dtype=np.int32)
+        middles = ((buckets << self._SHIFT) + (1 << (self._SHIFT - 1))).view(np.float32)
         # The middle of infinity's bucket has the bits of a NaN.
         return np.where(np.isfinite(middles), middles, np.float32(math.inf)).astype(np.float64)

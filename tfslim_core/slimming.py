@@ -69,6 +69,7 @@ class Settings:
     signature: str | None = None
     main_output: str | None = None
     label: str | None = None
+    slices: tuple[str, ...] = ()
     fail_on_bad_records: float = 0.01
     pruning: Pruning | None = None
     min_runtime: str | None = None
@@ -260,6 +261,7 @@ def _validated(source: Path, servable: Path, report: Path, settings: Settings, p
         signature=settings.signature,
         main_output=settings.main_output,
         label=settings.label,
+        slices=settings.slices,
         fail_on_bad_records=settings.fail_on_bad_records,
         tags=settings.tags,
         progress=progress,

@@ -293,19 +293,22 @@ def test_parquet_lists_are_tensors(tmp_path, every):
     assert counted == 7
 
 
-def test_labels_are_numbers_or_names(tmp_path):
+def test_labels_are_numbers_or_names_or_missing(tmp_path):
     lines = [
         {"x": [1, 2], "y": 3},
         {"x": [1, 2], "y": 4.0},
         {"x": [1, 2]},
         {"x": [1, 2], "y": 0.5},
         {"x": [1, 2], "y": "a"},
+        {"x": [1, 2], "y": None},
+        {"x": [1, 2], "y": {"a": 1}},
+        {"x": [1, 2], "y": [1, 2]},
     ]
     batches, letters, _ = read(jsonl(tmp_path / "a.jsonl", *lines), label="y")
-    assert [batch.labels.tolist() for batch in batches] == [[3, 4], [b"a"]]
+    assert [batch.labels.tolist() for batch in batches] == [[3, 4, None], [0.5, b"a", None]]
     assert [error for _, error in letters] == [
-        "it lacks the label 'y'",
-        "the label 'y' is neither a whole number nor a string",
+        "the label 'y' is neither a number nor a string",
+        "expected one value for 'y', found 2",
     ]
 
 

@@ -82,8 +82,8 @@ class ValidationReport:
         for dataset, result in self.verdict.datasets.items():
             numbers[f"{dataset}/examples"] = float(result.examples)
             for key, output in result.outputs.items():
-                found = {f"{dataset}/{key}/{name}": value for name, value in output.model_dump().items()}
-                numbers |= {name: float(value) for name, value in found.items() if value is not None}
+                found = {f"{dataset}/{key}/{name}": value for name, value in output.numbers().items()}
+                numbers |= {name: value for name, value in found.items() if math.isfinite(value)}
         return numbers
 
 

@@ -44,6 +44,7 @@ def slim(
     signature: str | None = None,
     main_output: str | None = None,
     label: str | None = None,
+    slices: Sequence[str] = (),
     fail_on_bad_records: float = 0.01,
     prune_vocabulary: bool = False,
     corpus: Mapping[str, str] | None = None,
@@ -64,7 +65,8 @@ def slim(
     `search_minutes`. also_tags: further tag sets of the model that are kept, in the same SavedModel; the data validates
     the first alone, and the others are compared with the original on a few requests. prune_vocabulary: drop rows of
     embeddings too, as the stage of that name does with corpus, min_count, keep and to; with a budget and neither of the
-    two numbers, half of the budget is for that. min_runtime, warmup: as in `reexport`.
+    two numbers, half of the budget is for that. slices: as in
+    `validate`. min_runtime, warmup: as in `reexport`.
 
     Raises:
         UsageError: gates or a budget without data, or a budget and an encoding.
@@ -117,6 +119,7 @@ def slim(
         signature=signature,
         main_output=main_output,
         label=label,
+        slices=tuple(slices),
         fail_on_bad_records=fail_on_bad_records,
         pruning=pruning,
         min_runtime=min_runtime,

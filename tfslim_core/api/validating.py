@@ -26,6 +26,7 @@ def validate(
     signature: str | None = None,
     main_output: str | None = None,
     label: str | None = None,
+    slices: Sequence[str] = (),
     batch_size: int = 32,
     fail_on_bad_records: float = 0.01,
     tags: Sequence[str] = ("serve",),
@@ -40,12 +41,13 @@ def validate(
 
     data: name -> path or glob. bundle: the one that was re-exported; the report then tells what was done to the model.
     inputs, outputs, graph: of an original that has no signatures, as in freeze. gates: expressions such as
-    "top1_agreement>=0.99"; the default ones unless told.
+    "top1_agreement>=0.99"; the default ones unless told. slices: keys of the data by whose values examples are told
+    apart, as "language", or with buckets as "length:10,100".
 
     Raises:
         ModelError: a model cannot be opened, or the optimized one has another interface.
         DataError: a dataset cannot be read, does not fit, or has too many bad records.
-        UsageError: a gate cannot be understood.
+        UsageError: a gate or a slice cannot be understood.
         OutputExistsError: the output exists and `overwrite` is false.
     """
     from tfslim_core.bundle import read_bundle
@@ -71,6 +73,7 @@ def validate(
             signature=signature,
             main_output=main_output,
             label=label,
+            slices=slices,
             batch_size=batch_size,
             fail_on_bad_records=fail_on_bad_records,
             tags=tags,

@@ -47,6 +47,14 @@ Gates = Annotated[
 Signature = Annotated[str | None, typer.Option(help="The signature that the data feeds.")]
 MainOutput = Annotated[str | None, typer.Option(help="The output that gates without a name mean.")]
 Label = Annotated[str | None, typer.Option(metavar="KEY", help="The data's key that holds the label.")]
+Slices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slice",
+        metavar="KEY[:N,N]",
+        help="Judge examples apart by this key of the data, or by buckets of its numbers. May be repeated.",
+    ),
+]
 BadRecords = Annotated[
     float | None,
     typer.Option(metavar="SHARE", min=0, max=1, help="More bad records than this are an error; 0.01."),

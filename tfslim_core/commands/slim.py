@@ -34,6 +34,7 @@ from tfslim_core.commands.options import (
     SearchMinutes,
     Seed,
     Signature,
+    Slices,
     StandIn,
     Warmup,
     listed,
@@ -82,6 +83,7 @@ def slim(
     signature: Signature = None,
     main_output: MainOutput = None,
     label: Label = None,
+    slices: Slices = None,
     fail_on_bad_records: BadRecords = None,
     prune_vocabulary: Annotated[
         bool,
@@ -129,6 +131,7 @@ def slim(
         "signature": signature,
         "main_output": main_output,
         "label": label,
+        "slices": slices,
         "fail_on_bad_records": fail_on_bad_records,
         "prune_vocabulary": prune_vocabulary or None,
         "corpus": named_paths(corpus, "--corpus") or None,

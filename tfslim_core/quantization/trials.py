@@ -15,7 +15,7 @@ import numpy as np
 from tfslim_core import encodings
 from tfslim_core.encodings import Moments
 from tfslim_core.errors import DataError, UsageError
-from tfslim_core.gate import LABEL_METRICS, MODEL_METRICS, Gate
+from tfslim_core.gate import LABEL_METRICS, MODEL_METRICS, Gate, label_loss
 from tfslim_core.graph import Graph
 from tfslim_core.metrics import main_output
 from tfslim_core.quantization.budget import Judged, Plan
@@ -28,8 +28,13 @@ from tfslim_core.weights import Weight
 
 CACHED_BYTES = 1 << 30  # encoded weights that are kept rather than encoded again
 ANSWERS_BYTES = 1 << 30  # of a part of the sample; batches whose answers would be more are left out
-_SHARES = ("top1_agreement", "exact_match", "cosine")  # 1 is best; of other metrics 0 is
-_COUNTED = ("top1_agreement", "exact_match")  # shares of examples, known as well as these are many
+_SHARES = ("top1_agreement", "top5_agreement", "exact_match", "cosine")  # 1 is best; of other metrics 0 is
+_COUNTED = (
+    "top1_agreement",
+    "top5_agreement",
+    "flip_rate",
+    "exact_match",
+)  # shares of examples, known as well as these are many
 _DEVIATIONS = 1.645  # 95 % of a normal distribution are below
 _MARGIN = 0.95  # of a budget that is no share of examples
 
@@ -43,6 +48,8 @@ def refuse_unsearchable(gates: Sequence[Gate]) -> None:
     for gate in gates:
         if gate.metric in MODEL_METRICS:
             raise UsageError(f"budget '{gate}': a budget bounds the answers; hold {gate.metric} with --gate")
+        if gate.dataset is not None or gate.slice is not None:
+            raise UsageError(f"budget '{gate}': a budget holds on all of the data; bound a part of it with --gate")
         wanted = ">" if gate.metric in _SHARES else "<"
         if not gate.op.startswith(wanted):
             raise UsageError(f"budget '{gate}' bounds no loss; write {gate.metric}{wanted}=…")
@@ -188,7 +195,7 @@ class Trials:
         return sorted({batch.dataset for batch in self._parts[part].batches})
 
     def _summaries(self, part: str) -> dict[str, DatasetSummary]:
-        found = {name: DatasetStats(self._keys, self._main) for name in self._datasets(part)}
+        found = {name: DatasetStats(self._keys, self._main, resampled=False) for name in self._datasets(part)}
         for batch, wanted in zip(self._parts[part].batches, self._parts[part].answers, strict=True):
             found[batch.dataset].add(batch, wanted, self._live.run(self._signature, batch.feeds))
         return {name: stats.summary() for name, stats in found.items()}
@@ -209,8 +216,7 @@ class Trials:
 
     def _value(self, gate: Gate, summary: DatasetSummary) -> float | None:
         if gate.metric in LABEL_METRICS:
-            accuracy = (summary.labels or {}).get("accuracy")
-            return None if accuracy is None or accuracy.difference is None else -accuracy.difference
+            return label_loss(summary.labels, gate.metric)
         output = summary.outputs.get(self._output(gate, summary))
         if output is None or output.mismatches:
             return None
@@ -253,7 +259,7 @@ def within_margin(gate: Gate, value: float, examples: int, turned: int = 0) -> b
     and counts for nothing. No loss at all always holds, however few the examples.
     """
     loss, allowed = _losses(gate, value)
-    if gate.metric in LABEL_METRICS:
+    if gate.metric == "label_accuracy_drop":
         # Of paired differences of -1, 0 and 1: the variance of their mean (Agresti, Categorical Data Analysis, 10.1).
         deviation = math.sqrt(max(turned / examples - loss**2, 0) / examples) if examples else 0
         return max(loss, 0) + _DEVIATIONS * deviation <= allowed or not turned

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,9 @@ _MOST_WAITING = 16
 class Batch:
     """Examples of one dataset that go through the models together.
 
-    feeds: input key -> [rows, …], or without the batch axis where the input has none (`unbatched`). places: [rows], see
-    records.place. labels: [rows] or None. finished: records counted in each range that was read to its end.
+    feeds: input key -> [rows, …], or without the batch axis where the input has none (`unbatched`). places: [rows],
+    see records.place. labels: [rows] or None, see feeding.Rows. finished: records counted in each range that was read
+    to its end. slices: key of a slicing -> the slice of each row.
     """
 
     dataset: str
@@ -34,6 +35,7 @@ class Batch:
     labels: Array | None = None
     unbatched: frozenset[str] = frozenset()
     finished: Mapping[int, int] = field(default_factory=dict)
+    slices: Mapping[str, Array] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, dataset: str, finished: Mapping[int, int]) -> Batch:
@@ -51,13 +53,16 @@ class Batch:
     def row(self, row: int) -> Batch:
         """One example as a batch."""
         some = slice(row, row + 1)
-        return Batch(
-            self.dataset,
-            {key: array if key in self.unbatched else array[some] for key, array in self.feeds.items()},
-            self.places[some],
-            None if self.labels is None else self.labels[some],
-            self.unbatched,
-        )
+        feeds = {key: array if key in self.unbatched else array[some] for key, array in self.feeds.items()}
+        slices = {key: names[some] for key, names in self.slices.items()}
+        labels = None if self.labels is None else self.labels[some]
+        return Batch(self.dataset, feeds, self.places[some], labels, self.unbatched, slices=slices)
+
+    def take(self, rows: NDArray[np.int64]) -> Batch:
+        """Some examples as a batch that is in no slice and finishes nothing."""
+        feeds = {key: array if key in self.unbatched else array[rows] for key, array in self.feeds.items()}
+        labels = None if self.labels is None else self.labels[rows]
+        return Batch(self.dataset, feeds, self.places[rows], labels, self.unbatched)
 
     def describe(self, row: int) -> Any:
         """The input of one example, shortened for reading: the value of a lone input, else by key."""
@@ -84,7 +89,7 @@ class Batcher:
     def add(self, rows: Rows, range_number: int) -> Iterator[Batch]:
         """Take the rows of a record; gives the batches that this fills."""
         places = np.array([place(range_number, number) for number in rows.numbers], np.int64)
-        batch = Batch(self._dataset, rows.arrays, places, rows.labels, self._unbatched)
+        batch = Batch(self._dataset, rows.arrays, places, rows.labels, self._unbatched, slices=rows.slices)
         # An input without a batch axis may differ from row to row.
         parts = [_slice(batch, slice(i, i + 1)) for i in range(len(batch))] if self._unbatched else [batch]
         for part in parts:
@@ -112,11 +117,10 @@ class Batcher:
 
     def _key(self, batch: Batch) -> Any:
         """What rows must have in common to be in one batch."""
-        alike = tuple(
+        return tuple(
             (key, repr(array.tolist()) if key in self._unbatched else array.shape[1:])
             for key, array in batch.feeds.items()
         )
-        return alike, None if batch.labels is None else batch.labels.dtype.kind
 
     def _take(self, key: Any, least: int) -> Iterator[Batch]:
         """Full batches of a group while at least `least` rows wait; the last may be smaller."""
@@ -139,16 +143,18 @@ class Batcher:
             np.concatenate([part.places for part in parts]),
             np.concatenate(labels) if labels else None,
             self._unbatched,
+            slices={key: np.concatenate([part.slices[key] for part in parts]) for key in parts[0].slices},
         )
 
     def _ready(self, batch: Batch) -> Batch:
         if not self._unbatched:
             return batch
         feeds = {key: array[0] if key in self._unbatched else array for key, array in batch.feeds.items()}
-        return Batch(batch.dataset, feeds, batch.places, batch.labels, self._unbatched)
+        return replace(batch, feeds=feeds)
 
 
 def _slice(batch: Batch, rows: slice) -> Batch:
     labels = None if batch.labels is None else batch.labels[rows]
     feeds = {key: array[rows] for key, array in batch.feeds.items()}
-    return Batch(batch.dataset, feeds, batch.places[rows], labels, batch.unbatched)
+    slices = {key: names[rows] for key, names in batch.slices.items()}
+    return Batch(batch.dataset, feeds, batch.places[rows], labels, batch.unbatched, slices=slices)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from tfslim_core.metrics import kind_of
 from tfslim_core.saved_model.served_signatures import Signature, TensorSpec
 from tfslim_core.validation.convert import Shape, from_array, from_nested
 from tfslim_core.validation.records import Record
+from tfslim_core.validation.slicing import Slicing, column
 
 Array = NDArray[Any]
 DEFAULT_SIGNATURE = "serving_default"
@@ -25,12 +27,14 @@ class Rows:
     """The arrays of one record.
 
     numbers: the record's number for each row. arrays: input key -> [rows, …]; inputs without a batch axis have one all
-    the same. labels: [rows], integers or bytes, or None.
+    the same. labels: [rows], each a number, bytes, or None where it has none; None where no label is named. slices:
+    key of a slicing -> the slice of each row.
     """
 
     numbers: Sequence[int]
     arrays: Mapping[str, Array]
     labels: Array | None = None
+    slices: Mapping[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,18 +42,20 @@ class Feeding:
     """How the records of one dataset are fed.
 
     signature, inputs: its name and what it takes. label: the key that holds the label. whole: records go as they are to
-    the lone string input, rather than by key.
+    the lone string input, rather than by key. slicings: by what keys examples are told apart.
     """
 
     signature: str
     inputs: Mapping[str, TensorSpec]
     label: str | None = None
     whole: bool = False
+    slicings: tuple[Slicing, ...] = ()
 
     @property
     def keys(self) -> frozenset[str] | None:
         """The keys that records are asked for; None where a record is fed whole."""
-        return None if self.whole else frozenset(self.inputs) | ({self.label} if self.label else set())
+        beside = {self.label} if self.label else set()
+        return None if self.whole else frozenset(self.inputs) | beside | {slicing.key for slicing in self.slicings}
 
     def rows(self, record: Record) -> Rows:
         """The arrays of a record.
@@ -62,7 +68,8 @@ class Feeding:
         rows = 1 if record.rows is None else record.rows
         arrays = {key: _with_rows(record, key, value, self.inputs[key], rows) for key, value in self._values(record)}
         numbers = range(record.number, record.number + rows) if record.counted else [record.number] * rows
-        return Rows(numbers, arrays, self._labels(record, rows))
+        slices = {slicing.key: slicing.slices(record, rows) for slicing in self.slicings}
+        return Rows(numbers, arrays, self._labels(record, rows), slices)
 
     def _values(self, record: Record) -> list[tuple[str, Any]]:
         lone = _lone_input(self.inputs)
@@ -76,23 +83,17 @@ class Feeding:
         return [(key, record.values[key]) for key in self.inputs if key in record.values]
 
     def _labels(self, record: Record, rows: int) -> Array | None:
+        """Numbers, bytes, and None for what is missing, null, NaN or an empty cell."""
         if self.label is None:
             return None
-        value = record.values.get(self.label) if record.values is not None else None
-        if value is None:
-            raise DataError(f"it lacks the label {self.label!r}")
-        array = np.asarray([_bytes(item) for item in np.asarray(value, object).reshape(-1)], object)
-        if len(array) != rows:
-            raise DataError(f"expected one value for the label {self.label!r}, found {len(array)}")
-        if all(isinstance(item, bytes) for item in array):
-            return array
+        values = column(record, self.label, rows)
         try:
-            numbers = np.asarray([float(item) for item in array])
+            found = [_label(value) for value in values]
         except (TypeError, ValueError):
-            numbers = np.full(rows, np.nan)
-        if not np.array_equal(numbers, np.floor(numbers)):
-            raise DataError(f"the label {self.label!r} is neither a whole number nor a string")
-        return numbers.astype(np.int64)
+            raise DataError(f"the label {self.label!r} is neither a number nor a string") from None
+        labels = np.empty(rows, object)
+        labels[:] = found
+        return labels
 
 
 def row_shape(spec: TensorSpec) -> Shape:
@@ -135,11 +136,17 @@ def choose_signature(
     raise DataError(f"{where}: no signature takes records with {_has(records)} ({takes})")
 
 
-def feeding(signature: Signature, records: Sequence[Record], label: str | None, where: str) -> Feeding:
+def feeding(
+    signature: Signature,
+    records: Sequence[Record],
+    label: str | None,
+    where: str,
+    slicings: Sequence[Slicing] = (),
+) -> Feeding:
     """How a dataset feeds a signature, judged by its first records: one that fits is enough.
 
     Raises:
-        DataError: no record has the keys of the signature, or none the label; shows both sets.
+        DataError: no record has the keys of the signature, or none the label or the key of a slicing; shows both sets.
     """
     fit = fits(signature.inputs, records)
     if fit is None:
@@ -149,10 +156,14 @@ def feeding(signature: Signature, records: Sequence[Record], label: str | None, 
             f"{where}: its records have {_has(records)}; signature {signature.name!r} takes "
             f"{_takes(signature.inputs)}{hint}"
         )
-    if label is not None and records and not any(label in (record.values or ()) for record in records):
-        known = {key for record in records for key in record.values or ()}
-        raise DataError(f"{where}: no record has the label {label!r}{nearest(label, known)}; they have {_has(records)}")
-    return Feeding(signature.name, signature.inputs, label, whole=fit == "whole")
+    beside = [("label", label)] if label is not None else []
+    for what, key in [*beside, *(("slice key", slicing.key) for slicing in slicings)]:
+        if records and not any(key in (record.values or ()) for record in records):
+            known = {key for record in records for key in record.values or ()}
+            raise DataError(
+                f"{where}: no record has the {what} {key!r}{nearest(key, known)}; they have {_has(records)}"
+            )
+    return Feeding(signature.name, signature.inputs, label, whole=fit == "whole", slicings=tuple(slicings))
 
 
 def fits(inputs: Mapping[str, TensorSpec], records: Iterable[Record]) -> str | None:
@@ -192,8 +203,13 @@ def _with_rows(record: Record, key: str, value: Any, spec: TensorSpec, rows: int
     return array
 
 
-def _bytes(item: Any) -> Any:
-    return item.encode() if isinstance(item, str) else item
+def _label(value: Any) -> Any:
+    if isinstance(value, str | bytes):
+        return (value.encode() if isinstance(value, str) else value) or None
+    if value is None:
+        return None
+    number = float(value)
+    return None if math.isnan(number) else int(value) if number.is_integer() else number
 
 
 def _has(records: Sequence[Record]) -> str:

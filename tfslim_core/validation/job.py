@@ -25,9 +25,10 @@ from tfslim_core.validation.batches import Batch, Batcher
 from tfslim_core.validation.feeding import Feeding, choose_signature, feeding, has_batch_axis
 from tfslim_core.validation.paired_models import OpenModel, PairHandler, open_served_model
 from tfslim_core.validation.records import Letter, Record, split_place
+from tfslim_core.validation.slicing import MOST_SLICES, parse_slicings
 from tfslim_core.validation.sources import Dataset, first_records, open_dataset, shards
 from tfslim_core.validation.tally import DatasetSummary
-from tfslim_core.verdict import DatasetResult, LatencyPair, ModelCosts, Models, Verdict, WorstExample
+from tfslim_core.verdict import DatasetResult, LatencyPair, ModelCosts, Models, SliceResult, Verdict, WorstExample
 
 DEAD_LETTERS = "dead_letters.jsonl"
 LATENCY_BATCHES = (1, 32)
@@ -65,6 +66,7 @@ def validate(
     signature: str | None = None,
     main_output: str | None = None,
     label: str | None = None,
+    slices: Sequence[str] = (),
     batch_size: int = 32,
     fail_on_bad_records: float = 0.01,
     tags: Sequence[str] = ("serve",),
@@ -77,16 +79,18 @@ def validate(
 
     out: an existing directory, into which verdict.json and, where there are bad records, dead_letters.jsonl are
     written; `storage.whole_directory` makes one that appears whole or not at all.
-    data: name -> path or glob. gates: see gate.parse; the default ones where there are none. fail_on_bad_records: the
+    data: name -> path or glob. gates: see gate.parse; the default ones where there are none. slices: see
+    slicing.parse_slicing; examples are told apart by each of these keys too. fail_on_bad_records: the
     share of bad records, per dataset, above which the data counts as broken. progress: told (what, done, in all), 0 in
     all where that is not known. open_model: opens each model in the workers.
 
     Raises:
-        UsageError: a gate cannot be understood or answered, or there are gates and no data.
+        UsageError: a gate or a slice cannot be understood or answered, or there are gates and no data.
         ModelError: a model cannot be opened, or the optimized one does not have the original's interface.
         DataError: a dataset cannot be read, does not fit the signature, or has too many bad records.
     """
     parsed = [gate.parse(text) for text in gates]
+    slicings = parse_slicings(slices)
     if parsed and not data:
         raise UsageError("--gate needs data to hold it against; give --data NAME=PATH")
     before, after = (signatures_of(path, tuple(tags)) for path in (original, optimized))
@@ -95,8 +99,16 @@ def validate(
     served = before[choose_signature(before, signature, [r for rs in firsts.values() for r in rs], _paths(data))]
     _check_interface(served, after, optimized)
     _check_main(main_output, served)
-    gate.check_names(parsed, list(served.outputs), labelled=label is not None)
-    feedings = {name: feeding(served, firsts[name], label, dataset.path) for name, dataset in datasets.items()}
+    gate.check_names(
+        parsed,
+        list(served.outputs),
+        labelled=label is not None,
+        datasets=list(datasets),
+        slicings={slicing.key: slicing.names if slicing.edges else [] for slicing in slicings},
+    )
+    feedings = {
+        name: feeding(served, firsts[name], label, dataset.path, slicings) for name, dataset in datasets.items()
+    }
     plan = pipeline.Plan(
         shards=[(name, shard) for name, dataset in datasets.items() for shard in shards(dataset)],
         feedings=feedings,
@@ -107,6 +119,7 @@ def validate(
     handler = PairHandler(str(original), str(optimized), tuple(tags), served.name, open_model)
     summaries, letters = _run(plan, handler, beam_options, progress)
     _check_bad_records(datasets, summaries, letters, fail_on_bad_records)
+    _check_slices(datasets, summaries)
     costs = None
     latencies: dict[str, LatencyPair] = {}
     timed = next((name for name in datasets if name in summaries and summaries[name].examples), None)
@@ -203,8 +216,21 @@ def _check_bad_records(
             )
 
 
+def _check_slices(datasets: Mapping[str, Dataset], summaries: Mapping[str, DatasetSummary]) -> None:
+    for name, summary in summaries.items():
+        for key in summary.crowded:
+            raise DataError(
+                f"{datasets[name].path}: --slice {key} has more than {MOST_SLICES} values; if they are numbers give "
+                f"buckets, such as --slice {key}:10,100,1000"
+            )
+
+
 def _findings(summary: DatasetSummary, letters: list[Letter], latency: LatencyPair | None) -> gate.Findings:
-    starts = _range_starts(summary.finished)
+    return _found(summary, _range_starts(summary.finished), len(letters), latency or LatencyPair())
+
+
+def _found(summary: DatasetSummary, starts: Mapping[int, int], bad_records: int, latency: LatencyPair) -> gate.Findings:
+    """What a gate looks at; examples are numbered through the dataset, in slices too."""
 
     def numbered(case: WorstCase) -> WorstCase:
         number, record = split_place(case.index)
@@ -212,12 +238,17 @@ def _findings(summary: DatasetSummary, letters: list[Letter], latency: LatencyPa
 
     return gate.Findings(
         examples=summary.examples,
-        bad_records=len(letters),
+        bad_records=bad_records,
         failures=summary.failures,
         first_failure=summary.first_failure,
         outputs={key: replace(o, worst=[numbered(c) for c in o.worst]) for key, o in summary.outputs.items()},
         labels=summary.labels,
-        latency_ms=latency or LatencyPair(),
+        latency_ms=latency,
+        without_label=summary.without_label,
+        slices={
+            key: {name: _found(part, starts, 0, LatencyPair()) for name, part in parts.items()}
+            for key, parts in summary.slices.items()
+        },
     )
 
 
@@ -250,7 +281,17 @@ def _dataset_result(found: gate.Findings, worst: Sequence[tuple[str, WorstCase]]
         outputs={key: output.metrics for key, output in found.outputs.items()},
         latency_ms=found.latency_ms,
         labels=dict(found.labels) if found.labels is not None else None,
+        without_label=found.without_label if found.labels is not None else None,
+        slices={name: _slice_result(part) for parts in found.slices.values() for name, part in parts.items()},
         worst=[WorstExample(index=case.index, output=key, error=case.error, input=case.input) for key, case in worst],
+    )
+
+
+def _slice_result(found: gate.Findings) -> SliceResult:
+    return SliceResult(
+        examples=found.examples,
+        outputs={key: output.metrics for key, output in found.outputs.items()},
+        labels=dict(found.labels) if found.labels is not None else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, TypeAdapter
 
-from tfslim_core.labels import LabelStats, predicted_labels
+from tfslim_core.labels import LabelStats
 from tfslim_core.metrics import ErrorStats, OutputSummary, kind_of, main_output, scores_classes
 from tfslim_core.validation.batches import Batch
+from tfslim_core.validation.slicing import MOST_SLICES
 from tfslim_core.verdict import LabelMetric
 
 Answer = Mapping[str, NDArray[Any]]
@@ -26,8 +27,10 @@ class DatasetSummary:
     """What was found on one dataset.
 
     examples: that both models answered or only the optimized failed on. failures: the latter; first_failure: its error.
-    finished: records of each range, by the range's number. labels: None where no label was named. turned: examples
-    that only one of the models gets right. broken: why the models could not be loaded, or empty.
+    finished: records of each range, by the range's number. labels: None where no label was named; without_label:
+    examples that have none. turned: examples that only one of the models gets right. broken: why the models could not
+    be loaded, or empty. slices: key of a slicing -> slice -> what was found on it. crowded: keys with more values than
+    can be told apart.
     """
 
     examples: int = 0
@@ -36,8 +39,11 @@ class DatasetSummary:
     outputs: dict[str, OutputSummary] = field(default_factory=dict)
     labels: dict[str, LabelMetric] | None = None
     turned: int = 0
+    without_label: int = 0
     finished: dict[int, int] = field(default_factory=dict)
     broken: str = ""
+    slices: dict[str, dict[str, DatasetSummary]] = field(default_factory=dict)
+    crowded: list[str] = field(default_factory=list)
 
     def to_json(self) -> bytes:
         """The summary as a file's content."""
@@ -54,10 +60,12 @@ class DatasetStats:
     """Statistics of one dataset: add answers, merge with others, then ask for the summary.
 
     keys: the outputs, in the signature's order. main: the named main output; guessed from the answers unless given.
+    resampled: whether intervals are wanted that take resampling. slices: key of a slicing -> slice -> its statistics.
     """
 
     keys: Sequence[str]
     main: str | None = None
+    resampled: bool = True
     examples: int = 0
     failures: int = 0
     first_failure: tuple[int, str] | None = None
@@ -65,6 +73,8 @@ class DatasetStats:
     labels: LabelStats | None = None
     finished: dict[int, int] = field(default_factory=dict)
     broken: str = ""
+    slices: dict[str, dict[str, DatasetStats]] = field(default_factory=dict)
+    crowded: set[str] = field(default_factory=set)
 
     def add(self, batch: Batch, original: Answer, optimized: Answer) -> None:
         """Add the answers to a batch, and what it tells of finished ranges."""
@@ -75,17 +85,21 @@ class DatasetStats:
         places = batch.places.tolist()
         for key in self.keys:
             if key in original and key in optimized:
-                stats = self.outputs.setdefault(key, ErrorStats())
+                stats = self.outputs.setdefault(key, ErrorStats(self.resampled))
                 stats.add_batch(original[key], optimized[key], places, batch.describe)
         if batch.labels is not None:
-            self.labels = self.labels or LabelStats()
-            self._add_labels(batch.labels, original, optimized)
+            self.labels = self.labels or LabelStats(self.resampled)
+            self.labels.add(batch.labels, original, optimized, self._main(original), batch.places)
+        for part, rows, some in self._parts(batch):
+            part.add(some, _of_rows(original, rows, len(batch)), _of_rows(optimized, rows, len(batch)))
 
     def add_failure(self, batch: Batch, error: str) -> None:
         """Add an example that only the optimized model failed on."""
         self.examples += len(batch)
         self.failures += len(batch)
         self._first_failure((int(batch.places[0]), error))
+        for part, _, some in self._parts(batch):
+            part.add_failure(some, error)
 
     def merge(self, other: DatasetStats) -> None:
         """Add what another worker saw."""
@@ -93,10 +107,15 @@ class DatasetStats:
         self.failures += other.failures
         self._first_failure(other.first_failure)
         for key, stats in other.outputs.items():
-            self.outputs.setdefault(key, ErrorStats()).merge(stats)
+            self.outputs.setdefault(key, ErrorStats(self.resampled)).merge(stats)
         if other.labels is not None:
-            self.labels = self.labels or LabelStats()
+            self.labels = self.labels or LabelStats(self.resampled)
             self.labels.merge(other.labels)
+        self.crowded |= other.crowded
+        for key, parts in other.slices.items():
+            for name, theirs in parts.items():
+                if (mine := self._slice(key, name)) is not None:
+                    mine.merge(theirs)
         self.finished.update(other.finished)
         self.broken = min(filter(None, (self.broken, other.broken)), default="")
 
@@ -109,21 +128,50 @@ class DatasetStats:
             outputs={key: self.outputs[key].summary() for key in self.keys if key in self.outputs},
             labels=self.labels.summary() if self.labels is not None else None,
             turned=self.labels.turned if self.labels is not None else 0,
+            without_label=self.labels.missing if self.labels is not None else 0,
             finished=self.finished,
             broken=self.broken,
+            slices={
+                key: {name: parts[name].summary() for name in sorted(parts)}
+                for key, parts in sorted(self.slices.items())
+                if key not in self.crowded
+            },
+            crowded=sorted(self.crowded),
         )
 
-    def _add_labels(self, labels: NDArray[Any], original: Answer, optimized: Answer) -> None:
+    def _main(self, original: Answer) -> str | None:
+        """The main output, guessed as the gate does."""
+        if self.main is not None:
+            return self.main
         kinds = {key: kind_of(original[key].dtype) for key in self.keys if key in original}
-        main = self.main or main_output(
-            {k: (kind, scores_classes(kind, original[k].shape)) for k, kind in kinds.items()}
-        )
-        answers = [predicted_labels(outputs, main, labels) for outputs in (original, optimized)]
-        if self.labels is not None and answers[0] is not None and answers[1] is not None:
-            self.labels.add_batch(*(np.asarray(answer == labels, bool) for answer in answers))
+        return main_output({key: (kind, scores_classes(kind, original[key].shape)) for key, kind in kinds.items()})
+
+    def _parts(self, batch: Batch) -> Iterator[tuple[DatasetStats, NDArray[np.int64], Batch]]:
+        """The slices that a batch has examples of, the rows of each, and these as a batch."""
+        for key, names in batch.slices.items():
+            for name in dict.fromkeys(names.tolist()):
+                stats = self._slice(key, name)
+                if stats is not None:
+                    rows = np.flatnonzero(names == name)
+                    yield stats, rows, batch.take(rows)
+
+    def _slice(self, key: str, name: str) -> DatasetStats | None:
+        """The statistics of a slice, new ones unless there are too many; None where there are."""
+        found = self.slices.setdefault(key, {})
+        if name not in found and len(found) >= MOST_SLICES:
+            self.crowded.add(key)
+        if key in self.crowded:
+            found.clear()
+            return None
+        return found.setdefault(name, DatasetStats(self.keys, self.main, self.resampled))
 
     def _first_failure(self, failure: tuple[int, str] | None) -> None:
         self.first_failure = min(filter(None, (self.first_failure, failure)), default=None)
+
+
+def _of_rows(answer: Answer, rows: NDArray[np.int64], of: int) -> Answer:
+    """The answers to some rows of a batch; one without a batch axis belongs to no row."""
+    return {key: array[rows] for key, array in answer.items() if array.shape[:1] == (of,)}
 
 
 @cache
