@@ -13,13 +13,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tfslim_core import cost_ratios
 from tfslim_core.errors import UsageError, nearest
 from tfslim_core.metrics import OutputSummary, main_output
 from tfslim_core.verdict import Check, LabelMetric, LatencyPair, Models, Outcome, OutputMetrics
 
-OUTPUT_METRICS = tuple(OutputMetrics.model_fields)
+OUTPUT_METRICS = tuple(name for name in OutputMetrics.model_fields if name not in ("positions", "intervals"))
 LABEL_METRICS = ("label_accuracy_drop",)
-MODEL_METRICS = ("size_ratio", "latency_ratio", "memory_ratio", "load_ratio")
+MODEL_METRICS = cost_ratios.METRICS
 METRICS = (*OUTPUT_METRICS, *LABEL_METRICS, *MODEL_METRICS)
 # A share of so few examples is known too coarsely to say anything about a bound near 1.
 RATES = ("top1_agreement", "exact_match", *LABEL_METRICS)
@@ -235,31 +236,20 @@ def _broken_answers(dataset: str, found: Findings) -> Iterator[_Judged]:
 
 
 def _judge_models(gate: Gate, models: Models, datasets: Mapping[str, Findings]) -> _Judged:
-    pairs = {
-        "size_ratio": (models.original.bytes, models.optimized.bytes),
-        "memory_ratio": (models.original.peak_rss_bytes, models.optimized.peak_rss_bytes),
-        "load_ratio": (models.original.load_seconds, models.optimized.load_seconds),
-    }
-    if gate.metric == "latency_ratio":
-        value = _worst_latency(found.latency_ms for found in datasets.values())
-    else:
-        value = _ratio(*pairs[gate.metric])
-    return _judge_value(gate, NO_DATASET, value, gate.metric, 0)
-
-
-def _worst_latency(pairs: Iterable[LatencyPair]) -> float | None:
-    """optimized / original of the median latency, at the batch size where that is largest."""
-    ratios = [
-        _ratio(before.p50, pair.optimized[batch].p50)
-        for pair in pairs
-        for batch, before in pair.original.items()
-        if batch in pair.optimized
-    ]
-    return max((ratio for ratio in ratios if ratio is not None), default=None)
-
-
-def _ratio(original: float | None, optimized: float | None) -> float | None:
-    return None if not original or optimized is None else optimized / original
+    latencies = [found.latency_ms for found in datasets.values()]
+    value, interval, rounds = cost_ratios.ratio_of(gate.metric, models, latencies)
+    judged = _judge_value(gate, NO_DATASET, value, gate.metric, 0)
+    if value is None or interval is None:
+        return judged
+    low, high = interval
+    check = judged.check.model_copy(update={"interval": interval})
+    if gate.holds(low) == gate.holds(high) == gate.holds(value):
+        return _Judged(check, judged.failure, judged.doubt)
+    return _Judged(
+        check.model_copy(update={"passed": False}),
+        doubt=f"The {gate.metric} is {value:.4g}, but by the noise of {rounds} rounds it may be anything from "
+        f"{low:.4g} to {high:.4g}, so '{gate}' is neither held nor broken for certain.",
+    )
 
 
 def _finite(text: str) -> float | None:

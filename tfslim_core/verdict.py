@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tfslim_core.errors import ModelError
 
 Outcome = Literal["pass", "fail", "inconclusive"]
+Interval = tuple[float, float]
+"""Low and high, between which the value lies with 95 % confidence."""
 FILE_NAME = "verdict.json"
 
 
@@ -21,7 +23,11 @@ class _Part(BaseModel):
 
 
 class Check(_Part):
-    """One gate expression on one dataset. `value` is null where the metric has no meaning; `slice` null is all."""
+    """One gate expression on one dataset. `value` is null where the metric has no meaning; `slice` null is all.
+
+    interval: of the value; null where it is exact or not known. A check with the bound inside of its interval has not
+    passed. examples: that the value rests on.
+    """
 
     expr: str
     value: float | None
@@ -29,19 +35,39 @@ class Check(_Part):
     passed: bool
     dataset: str
     slice: str | None = None
+    interval: Interval | None = None
+    examples: int | None = None
 
 
 class ModelCosts(_Part):
     """What one model costs, measured alone in fresh processes.
 
     bytes: of the whole directory. load_seconds: until the first request could be answered. peak_rss_bytes: the
-    process's peak resident memory after load and requests. digest: sha256 hex (see storage.digest).
+    process's peak resident memory after load and requests. digest: sha256 hex (see storage.digest). first_request_ms:
+    how long the first request of a fresh process takes. throughput_per_second: examples answered in a second by batch
+    size, one request after another.
     """
 
     bytes: int
     load_seconds: float | None
     peak_rss_bytes: int | None
     digest: str
+    first_request_ms: float | None = None
+    throughput_per_second: dict[str, float] = Field(default_factory=dict)
+
+
+class CostRatio(_Part):
+    """optimized / original of one cost, over rounds that measured both models in turns.
+
+    metric: as a gate names it. batch: where it is measured by batch size. interval: of the value, over the rounds; null
+    where there was one round only.
+    """
+
+    metric: str
+    batch: str | None
+    value: float
+    interval: Interval | None
+    rounds: int
 
 
 class Models(_Part):
@@ -49,13 +75,16 @@ class Models(_Part):
 
     original: ModelCosts
     optimized: ModelCosts
+    ratios: list[CostRatio] = Field(default_factory=list)
 
 
 class OutputMetrics(_Part):
     """How one output of the optimized model differs from the original's, over a dataset.
 
     Errors are in the output's own unit; rel_l2_error = ||optimized - original||_2 / ||original||_2;
-    top1_agreement and exact_match are shares of examples and of elements.
+    top1_agreement and exact_match are shares of examples and of elements. kl_divergence: nats, where the output is a
+    distribution. top5_agreement: share of examples with the same five top classes. flip_rate: 1 - top1_agreement.
+    positions: of outputs with an axis of positions. intervals: by metric.
     """
 
     max_abs_error: float | None = None
@@ -66,6 +95,20 @@ class OutputMetrics(_Part):
     top1_agreement: float | None = None
     nan_mismatches: int | None = None
     exact_match: float | None = None
+    p50_abs_error: float | None = None
+    p999_abs_error: float | None = None
+    kl_divergence: float | None = None
+    top5_agreement: float | None = None
+    flip_rate: float | None = None
+    positions: dict[str, float | None] | None = None
+    intervals: dict[str, Interval] = Field(default_factory=dict)
+
+    def numbers(self) -> dict[str, float]:
+        """The metrics that have a value, by name."""
+        values = {
+            name: getattr(self, name) for name in type(self).model_fields if name not in ("positions", "intervals")
+        }
+        return {name: value for name, value in values.items() if value is not None}
 
 
 class Percentiles(_Part):
@@ -84,11 +127,12 @@ class LatencyPair(_Part):
 
 
 class LabelMetric(_Part):
-    """A metric against labels; difference = optimized - original."""
+    """A metric against labels; difference = optimized - original, and `interval` is the difference's."""
 
     original: float | None
     optimized: float | None
     difference: float | None
+    interval: Interval | None = None
 
 
 class WorstExample(_Part):
@@ -100,8 +144,27 @@ class WorstExample(_Part):
     input: Any
 
 
+class SliceResult(_Part):
+    """What was found on a part of a dataset."""
+
+    examples: int
+    outputs: dict[str, OutputMetrics] = Field(default_factory=dict)
+    labels: dict[str, LabelMetric] | None = None
+
+
+class Confusion(_Part):
+    """Top classes of both models: counts[A][B] examples have A with the original and B with the optimized model.
+
+    output: the one that scores the classes. classes: their names, or numbers from 0 on. A count of 0 is left out.
+    """
+
+    output: str
+    classes: list[str]
+    counts: dict[str, dict[str, int]]
+
+
 class DatasetResult(_Part):
-    """What was found on one dataset."""
+    """What was found on one dataset. slices: by "KEY=VALUE"."""
 
     examples: int
     bad_records: int
@@ -109,6 +172,8 @@ class DatasetResult(_Part):
     latency_ms: LatencyPair = Field(default_factory=LatencyPair)
     labels: dict[str, LabelMetric] | None = None
     worst: list[WorstExample] = Field(default_factory=list)
+    slices: dict[str, SliceResult] = Field(default_factory=dict)
+    confusion: Confusion | None = None
 
 
 class Verdict(_Part):

@@ -25,16 +25,20 @@ def validate(
     main_output: str | None = None,
     label: str | None = None,
     batch_size: int = 32,
+    batch_sizes: Sequence[int] = (1, 32),
+    costs: bool = True,
     fail_on_bad_records: float = 0.01,
     tags: Sequence[str] = ("serve",),
     beam_options: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> ValidationReport:
-    """Run both models on the data, as a Beam job, and judge the difference: verdict.json and report.html in `out`.
+    """Run both models on the data, as a Beam job, and judge the difference: verdict.json, report.html and
+    report.md in `out`.
 
     data: name -> path or glob. bundle: the one that was re-exported; the report then tells what was done to the model.
-    gates: expressions such as "top1_agreement>=0.99"; the default ones unless told.
+    gates: expressions such as "top1_agreement>=0.99"; the default ones unless told. batch_size: of the comparison.
+    batch_sizes: to measure latency and throughput at. costs: whether to measure these, load time and memory at all.
 
     Raises:
         ModelError: a model cannot be opened, or the optimized one has another interface.
@@ -64,6 +68,8 @@ def validate(
             fail_on_bad_records=fail_on_bad_records,
             tags=tags,
             beam_options=beam_options,
+            measure_costs=costs,
+            latency_batches=batch_sizes,
             progress=progress,
         )
         if bundle is None:

@@ -21,6 +21,7 @@ from tfslim_core.commands.options import (
     Tags,
     listed,
     named_paths,
+    whole_numbers,
 )
 from tfslim_core.commands.printing import conclude, exit_by, print_json, print_table
 from tfslim_core.errors import UsageError
@@ -32,13 +33,19 @@ def validate(
     context: typer.Context,
     original: Annotated[Path, typer.Argument(metavar="ORIGINAL", help="The model as it was.", show_default=False)],
     optimized: Annotated[Path, typer.Argument(metavar="OPTIMIZED", help="The model to judge.", show_default=False)],
-    report_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where verdict.json and report.html go.")],
+    report_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where verdict.json and the report go.")],
     data: Data = None,
     gate: Gates = None,
     signature: Signature = None,
     main_output: MainOutput = None,
     label: Label = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in a request.")] = 32,
+    batch_sizes: Annotated[
+        str, typer.Option(metavar="SIZES", help="To measure latency and throughput at, with commas between.")
+    ] = "1,32",
+    no_costs: Annotated[
+        bool, typer.Option("--no-costs", help="Leave out latency, throughput, load time and memory.")
+    ] = False,
     fail_on_bad_records: BadRecords = None,
     tags: Tags = "serve",
     overwrite: Overwrite = False,
@@ -61,6 +68,8 @@ def validate(
             main_output=main_output,
             label=label,
             batch_size=batch_size,
+            batch_sizes=whole_numbers(batch_sizes, "--batch-sizes"),
+            costs=not no_costs,
             fail_on_bad_records=0.01 if fail_on_bad_records is None else fail_on_bad_records,
             tags=listed(tags),
             beam_options=context.args,

@@ -16,7 +16,8 @@ from pydantic import BaseModel, TypeAdapter
 from tfslim_core.labels import LabelStats, predicted_labels
 from tfslim_core.metrics import ErrorStats, OutputSummary, kind_of, main_output, scores_classes
 from tfslim_core.validation.batches import Batch
-from tfslim_core.verdict import LabelMetric
+from tfslim_core.validation.confusion import ConfusionStats
+from tfslim_core.verdict import Confusion, LabelMetric
 
 Answer = Mapping[str, NDArray[Any]]
 
@@ -38,6 +39,7 @@ class DatasetSummary:
     turned: int = 0
     finished: dict[int, int] = field(default_factory=dict)
     broken: str = ""
+    confusion: Confusion | None = None
 
     def to_json(self) -> bytes:
         """The summary as a file's content."""
@@ -65,6 +67,7 @@ class DatasetStats:
     labels: LabelStats | None = None
     finished: dict[int, int] = field(default_factory=dict)
     broken: str = ""
+    confusion: ConfusionStats = field(default_factory=ConfusionStats)
 
     def add(self, batch: Batch, original: Answer, optimized: Answer) -> None:
         """Add the answers to a batch, and what it tells of finished ranges."""
@@ -77,6 +80,7 @@ class DatasetStats:
             if key in original and key in optimized:
                 stats = self.outputs.setdefault(key, ErrorStats())
                 stats.add_batch(original[key], optimized[key], places, batch.describe)
+        self.confusion.add(original, optimized, self.main)
         if batch.labels is not None:
             self.labels = self.labels or LabelStats()
             self._add_labels(batch.labels, original, optimized)
@@ -97,6 +101,7 @@ class DatasetStats:
         if other.labels is not None:
             self.labels = self.labels or LabelStats()
             self.labels.merge(other.labels)
+        self.confusion.merge(other.confusion)
         self.finished.update(other.finished)
         self.broken = min(filter(None, (self.broken, other.broken)), default="")
 
@@ -111,6 +116,7 @@ class DatasetStats:
             turned=self.labels.turned if self.labels is not None else 0,
             finished=self.finished,
             broken=self.broken,
+            confusion=self.confusion.summary(),
         )
 
     def _add_labels(self, labels: NDArray[Any], original: Answer, optimized: Answer) -> None:
