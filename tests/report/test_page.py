@@ -95,7 +95,7 @@ def test_what_has_no_value_is_a_dash():
     verdict = samples.verdict("inconclusive")
     assert ["? no value", "top1_agreement>=0.99 on files", "–"] in rows(page(verdict, samples.context()).one("checks"))
     errors = rows(page(verdict, samples.context()).one("errors"))
-    assert ["classes", *["–"] * 10, "100 %"] in errors
+    assert ["classes", "–", "100 %", *["–"] * 9] in errors
     assert ["AUC", "–", "–", "–"] in errors
 
 
@@ -263,7 +263,7 @@ def test_slices_are_a_sortable_table_the_worst_first():
     assert head == ["Slice", "Checks", "Examples", "Same top class", "Relative error", "Largest", "Accuracy, change"]
     assert [row[0] for row in shown[:3]] == ["language=go", "language=perl", "language=python"]
     assert shown[0][1] == "✕ broken"
-    assert shown[1] == ["language=perl", "none", "41", "98.53 %93 % – 99.71 %", "0.0513", "0.131", "0"]
+    assert shown[1] == ["language=perl", "", "41", "98.53 %93 % – 99.71 %", "0.0513", "0.131", "0"]
     keys = [cell.attributes["data-sort"] for cell in table.all("tr")[2].all("td", "number")]
     assert keys == ["41", "0.9853", "0.0513", "0.1312", "-0.0"]
 
@@ -291,7 +291,7 @@ def test_values_have_their_intervals_beside_them():
     tiles = {tile.all("h3")[0].text(): tile.all("p", "change")[0].text() for tile in whole.one("numbers").all("li")}
     assert tiles["Latency, batch 1, files"] == "12 % faster 0.883× (0.862× – 0.904×)"
     assert tiles["Latency, batch 32, files"] == "the same 0.996× (0.965× – 1.03×)"
-    assert tiles["First request"] == "the same, within noise 1.06× (0.91× – 1.22×)"
+    assert tiles["First request"] == "within the noise 1.06× (0.91× – 1.22×)"
     assert tiles["Throughput, batch 128"] == "4 % more 1.04× (1.03× – 1.05×)"
     assert tiles["Same top class"] == "at its worst: scores, files (98.47 % – 99.59 %)"
     assert "0.970.95 – 0.99" in [row[2] for row in rows(whole.one("checks"))[1:]]
@@ -299,7 +299,7 @@ def test_values_have_their_intervals_beside_them():
     assert labels[1] == ["Accuracy", "0.9331", "0.9319", "−0.0012−0.0048 – +0.0024"]
     latency = rows(whole.one("latency").all("table")[0])
     assert latency[1] == ["1", "original", "1.41 ms", "1.72 ms", "2.31 ms", "690 /s"]
-    assert latency[3] == ["ratio", "0.883×0.862× – 0.904×", "", "0.883×0.862× – 0.904×", "0.883×0.862× – 0.904×"]
+    assert latency[3] == ["ratio", "0.883×0.862× – 0.904×", "", "0.893×0.872× – 0.914×", "1.04×1.02× – 1.06×"]
 
 
 def test_a_check_whose_bound_is_within_the_interval_is_undecided():

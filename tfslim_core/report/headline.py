@@ -80,7 +80,7 @@ def compare(
     if ratio is not None and not low <= (1 if noise else ratio) <= high and abs(ratio - 1) >= SAME:
         tone = "better" if (ratio < 1) is not more_is_better else "worse"
     elif ratio is not None and noise and abs(ratio - 1) >= SAME:
-        told = "the same, within noise"
+        told = "within the noise"
     return Row(label, before, after, form(before), form(after), ratio, told, tone, between(noise, formats.ratio))
 
 

@@ -98,18 +98,24 @@ def _dataset(name: str, dataset: DatasetResult, verdict: Verdict, context: Repor
     if slices is not None:
         head = [column.label for column in slices.columns] + [f"{metric}, change" for metric in slices.labels]
         yield _table(
-            ("slice", *(["output"] if slices.several else []), "checks", "examples", *head),
+            (
+                "slice",
+                *(["output"] if slices.several else []),
+                *(["checks"] if slices.checked else []),
+                "examples",
+                *head,
+            ),
             (
                 (
                     _plain(row.name),
                     *([_code(row.output)] if slices.several else []),
-                    row.result or "none",
+                    *([row.result or formats.DASH] if slices.checked else []),
                     formats.count(row.examples),
                     *map(_cell, row.cells + row.labels),
                 )
                 for row in slices.rows[:_SLICES]
             ),
-            numbers=range(2 + slices.several, 3 + slices.several + len(head)),
+            numbers=range(1 + slices.several + slices.checked, 2 + slices.several + slices.checked + len(head)),
         )
         if len(slices.rows) > _SLICES:
             yield f"{len(slices.rows) - _SLICES:,} more, which differ less."

@@ -35,17 +35,17 @@ class Cell:
 
 COLUMNS = (
     Column("Same top class", "top1_agreement", formats.share, always=True),
+    Column("Exactly equal", "exact_match", formats.share),
     Column("Same top 5", "top5_agreement", formats.share),
-    Column("KL divergence", "kl_divergence", formats.number),
     Column("Relative error", "rel_l2_error", formats.number, always=True),
-    Column("Cosine", "cosine", lambda value: formats.number(value, 6), always=True),
+    Column("KL divergence", "kl_divergence", formats.number),
     Column("Mean error", "mean_abs_error", formats.number, always=True),
-    Column("50 % below", "p50_abs_error", formats.number),
     Column("99 % below", "p99_abs_error", formats.number, always=True),
-    Column("99.9 % below", "p999_abs_error", formats.number),
     Column("Largest", "max_abs_error", formats.number, always=True),
     Column("NaN differs", "nan_mismatches", formats.count, always=True),
-    Column("Exactly equal", "exact_match", formats.share),
+    Column("Cosine", "cosine", lambda value: formats.number(value, 6), always=True),
+    Column("50 % below", "p50_abs_error", formats.number),
+    Column("99.9 % below", "p999_abs_error", formats.number),
 )
 # In a table with one row a slice, and in Markdown, where width is dear.
 FEW = ("top1_agreement", "kl_divergence", "rel_l2_error", "p99_abs_error", "max_abs_error", "exact_match")

@@ -28,11 +28,16 @@ class SliceRow:
 
 @dataclass(frozen=True, slots=True)
 class SliceTable:
-    """All slices of a dataset. labels: names of the label metrics. several: whether rows differ by output too."""
+    """All slices of a dataset, one row each.
+
+    labels: names of the label metrics. several: whether rows differ by output too.
+    checked: whether there is a check on a slice.
+    """
 
     columns: list[Column]
     labels: list[str]
     several: bool
+    checked: bool
     rows: list[SliceRow]
 
 
@@ -55,7 +60,13 @@ def slice_table(slices: Mapping[str, SliceResult], checks: Sequence[Check], main
         for name, key, metrics in pairs
     ]
     rows.sort(key=lambda row: (_WORSE.get(row.result, 4), *(_badness(columns, row)), row.name, row.output))
-    return SliceTable(columns, [label_name(metric) for metric in labels], len({row.output for row in rows}) > 1, rows)
+    return SliceTable(
+        columns=columns,
+        labels=[label_name(metric) for metric in labels],
+        several=len({row.output for row in rows}) > 1,
+        checked=any(row.result for row in rows),
+        rows=rows,
+    )
 
 
 def _shown(
