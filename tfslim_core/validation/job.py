@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from tfslim_core import gate
 from tfslim_core.compared_models import compared_models
 from tfslim_core.costs import Costs, measure_pair
+from tfslim_core.details import tell_detail
 from tfslim_core.errors import DataError, ModelError, UsageError, nearest
 from tfslim_core.metrics import WorstCase
 from tfslim_core.metrics import main_output as guess_main_output
@@ -23,7 +26,9 @@ from tfslim_core.saved_model.served_signatures import Signature, read_signatures
 from tfslim_core.validation import pipeline
 from tfslim_core.validation.batches import Batch, Batcher
 from tfslim_core.validation.dead_letters import by_error, write_dead_letters
+from tfslim_core.validation.expected import expected_records
 from tfslim_core.validation.feeding import Feeding, choose_signature, feeding, has_batch_axis
+from tfslim_core.validation.pace import Pace
 from tfslim_core.validation.paired_models import OpenModel, PairHandler, open_served_model
 from tfslim_core.validation.records import Letter, Record, split_place
 from tfslim_core.validation.sources import Dataset, first_records, open_dataset, shards
@@ -32,6 +37,9 @@ from tfslim_core.verdict import DatasetResult, LatencyPair, Verdict, WorstExampl
 
 LATENCY_BATCHES = (1, 32)
 _WORST_TOLD = 20
+_EVERY_SECONDS = 0.1
+
+_log = logging.getLogger("tfslim")
 
 Feeds = Mapping[str, NDArray[Any]]
 Progress = Callable[[str, int, int], None]
@@ -110,7 +118,7 @@ def validate(
         main=main_output,
     )
     handler = PairHandler(str(original), str(optimized), tuple(tags), served.name, open_model)
-    summaries, letters = _run(plan, handler, beam_options, progress)
+    summaries, letters = _run(plan, handler, beam_options, progress, Pace(_expected(datasets)))
     _check_bad_records(datasets, summaries, letters, fail_on_bad_records)
     costs = None
     latencies: dict[str, LatencyPair] = {}
@@ -155,24 +163,34 @@ def validate(
 
 
 def _run(
-    plan: pipeline.Plan, handler: PairHandler, beam_options: Sequence[str], progress: Progress | None
+    plan: pipeline.Plan, handler: PairHandler, beam_options: Sequence[str], progress: Progress | None, pace: Pace
 ) -> tuple[dict[str, DatasetSummary], dict[str, list[Letter]]]:
     if not plan.shards:
         return {}, {}
-    done = 0
+    told = 0.0
 
-    def told(examples: int) -> None:
-        nonlocal done
-        done += examples
-        if progress:
-            progress("compare", done, 0)
+    def tell(examples: int) -> None:
+        nonlocal told
+        pace.add(examples)
+        if progress and time.monotonic() > told + _EVERY_SECONDS:
+            told = time.monotonic()
+            tell_detail(progress, "compare", pace.examples, pace.total, pace.words())
 
     with tempfile.TemporaryDirectory(prefix="tfslim-") as folder:
-        summaries, letters = pipeline.run(plan, handler, shared_folder(beam_options) or folder, beam_options, told)
+        summaries, letters = pipeline.run(plan, handler, shared_folder(beam_options) or folder, beam_options, tell)
+    if progress:
+        tell_detail(progress, "compare", pace.examples, pace.total, pace.words())
+    _log.info("compare: %s", pace.summary(sum(summary.examples for summary in summaries.values())))
     for summary in summaries.values():
         if summary.broken:
             raise ModelError(summary.broken)
     return summaries, letters
+
+
+def _expected(datasets: Mapping[str, Dataset]) -> int | None:
+    """Examples in all, about."""
+    counts = [expected_records(dataset) for dataset in datasets.values()]
+    return sum(count or 0 for count in counts) if None not in counts else None
 
 
 def shared_folder(beam_options: Sequence[str]) -> str | None:
