@@ -17,7 +17,7 @@ from tfslim_core.verdict import Percentiles
 
 _LOADS = 5
 _FEWEST_ROUNDS = 3  # fewer say nothing of the noise
-_MOST_REPEATS = 2000  # of one batch size in one round: enough for a p99, and the answer stays small
+_MOST_REPEATS = 500  # of one batch size in one round: all rounds are enough for a p99, and the answer stays small
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def measure_pair(
     signature: str,
     tags: Sequence[str] = ("serve",),
     *,
-    rounds: int = 10,
+    rounds: int = 40,
     seconds: float = 10,
     threads: int | None = None,
     timeout: float = 600,

@@ -94,6 +94,18 @@ class ValidationReport:
                     numbers[f"{dataset}/label/{key}/{side}"] = getattr(label, side)
         return {name: float(number) for name, number in numbers.items() if number is not None and math.isfinite(number)}
 
+    def confusion(self) -> tuple[list[str], list[list[int]]] | None:
+        """(classes, counts): a row for each top class of the original, a column for each of the optimized model.
+
+        All datasets with the same classes as the first are added up; None where no dataset has any.
+        """
+        found = [result.confusion for result in self.verdict.datasets.values() if result.confusion is not None]
+        if not found:
+            return None
+        classes = found[0].classes
+        alike = [one.counts for one in found if (one.output, one.classes) == (found[0].output, classes)]
+        return classes, [[sum(one.get(old, {}).get(new, 0) for one in alike) for new in classes] for old in classes]
+
 
 @dataclass(frozen=True)
 class SlimReport:

@@ -9,7 +9,7 @@ from typing import Literal
 from tfslim_core.report import formats
 from tfslim_core.report.context import ReportContext
 from tfslim_core.report.metrics import between
-from tfslim_core.verdict import Interval, Percentiles, Verdict
+from tfslim_core.verdict import CostRatio, Interval, Percentiles, Verdict
 
 Tone = Literal["better", "same", "worse", "unknown"]
 # Repeated measurements of the same model differ by this much.
@@ -69,11 +69,16 @@ def compare(
     form: Callable[[float | None], str],
     words: tuple[str, str] = ("smaller", "larger"),
     *,
-    noise: Interval | None = None,
+    measured: CostRatio | None = None,
     more_is_better: bool = False,
 ) -> Row:
-    """A row; `words` say what a lesser and a greater value after than before mean. noise: the ratio's interval."""
+    """A row; `words` say what a lesser and a greater value after than before mean. measured: the ratio round by round,
+    which is nearer the truth than that of the two values.
+    """
     ratio = after / before if before and after is not None else None
+    noise = measured.interval if measured is not None else None
+    if ratio is not None and measured is not None:
+        ratio = measured.value
     tone: Tone = "unknown" if ratio is None else "same"
     told = change(ratio, *words)
     low, high = noise or (1 - NOISE, 1 + NOISE)
@@ -117,7 +122,7 @@ def _rows(verdict: Verdict | None, context: ReportContext) -> Iterator[Row]:
         ("Peak memory", "peak_rss_bytes", "memory_ratio", formats.size, ("smaller", "larger")),
     ):
         yield compare(
-            label, getattr(original, name), getattr(optimized, name), form, told, noise=noise(verdict, metric)
+            label, getattr(original, name), getattr(optimized, name), form, told, measured=measured(verdict, metric)
         )
     for batch in batches(verdict):
         where, old, new = _slowest(verdict, batch)
@@ -127,19 +132,19 @@ def _rows(verdict: Verdict | None, context: ReportContext) -> Iterator[Row]:
             new.p50 if new else None,
             formats.milliseconds,
             faster,
-            noise=noise(verdict, "latency_ratio", batch),
+            measured=measured(verdict, "latency_ratio", batch),
         )
     paces = original.throughput_per_second, optimized.throughput_per_second
     for batch in sorted(paces[0] | paces[1], key=batch_order)[-1:]:
         label = f"Throughput, batch {batch}"
         slow, fast = (pace.get(batch) for pace in paces)
-        within = noise(verdict, "throughput_ratio", batch)
-        yield compare(label, slow, fast, formats.per_second, ("less", "more"), noise=within, more_is_better=True)
+        one = measured(verdict, "throughput_ratio", batch)
+        yield compare(label, slow, fast, formats.per_second, ("less", "more"), measured=one, more_is_better=True)
 
 
-def noise(verdict: Verdict, metric: str, batch: str | None = None) -> Interval | None:
-    """The interval of a ratio of costs."""
-    found = (one.interval for one in verdict.models.ratios if (one.metric, one.batch) == (metric, batch))
+def measured(verdict: Verdict, metric: str, batch: str | None = None) -> CostRatio | None:
+    """A ratio of costs, where it was measured round by round."""
+    found = (one for one in verdict.models.ratios if (one.metric, one.batch) == (metric, batch))
     return next(found, None)
 
 

@@ -119,7 +119,7 @@ def _dataset(name: str, found: DatasetResult, verdict: Verdict, context: ReportC
                 pairs.optimized[batch].p50,
                 formats.milliseconds,
                 ("faster", "slower"),
-                noise=headline.noise(verdict, "latency_ratio", batch),
+                measured=headline.measured(verdict, "latency_ratio", batch),
             ).change
             for batch in pairs.original.keys() & pairs.optimized.keys()
         },
