@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tfslim_core.verdict import CostRatio, Interval, LatencyPair, Models
+from tfslim_core.verdict import CostRatio, LatencyPair, Models
 
 if TYPE_CHECKING:
     from tfslim_core.costs import Costs
@@ -40,7 +40,7 @@ def cost_ratios(original: Costs, optimized: Costs) -> list[CostRatio]:
 
 def ratio_of(
     metric: str, models: Models, latencies: Sequence[LatencyPair] = ()
-) -> tuple[float | None, Interval | None, int]:
+) -> tuple[float | None, tuple[float, float] | None, int]:
     """(value, interval, rounds) of a ratio as a gate means it: over all batch sizes, the optimized model's worst.
 
     The interval is that of the worst: no batch size may be outside of it. Value None: it was not measured. Interval

@@ -167,7 +167,7 @@ def evaluate(
             doubts.append(f"On dataset {name!r} no output varies, so nothing compares the answers.")
     failures = [one.failure for one in judged if one.failure]
     doubts += [one.doubt for one in judged if one.doubt]
-    checks = [one.check for one in judged]
+    checks = [one.check.model_copy(update={"undecided": one.doubt is not None}) for one in judged]
     if not checks and not doubts:
         doubts.append("No check was made.")
     if failures:
@@ -246,7 +246,7 @@ def _judge_models(gate: Gate, models: Models, datasets: Mapping[str, Findings]) 
     if gate.holds(low) == gate.holds(high) == gate.holds(value):
         return _Judged(check, judged.failure, judged.doubt)
     return _Judged(
-        check.model_copy(update={"passed": False}),
+        check,
         doubt=f"The {gate.metric} is {value:.4g}, but by the noise of {rounds} rounds it may be anything from "
         f"{low:.4g} to {high:.4g}, so '{gate}' is neither held nor broken for certain.",
     )

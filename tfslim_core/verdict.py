@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tfslim_core.errors import ModelError
 
 Outcome = Literal["pass", "fail", "inconclusive"]
-Interval = tuple[float, float]
-"""Low and high, between which the value lies with 95 % confidence."""
+# Low and high end of 95 %; null where the examples bound nothing on that side.
+Interval = tuple[float | None, float | None]
 FILE_NAME = "verdict.json"
 
 
@@ -25,8 +25,9 @@ class _Part(BaseModel):
 class Check(_Part):
     """One gate expression on one dataset. `value` is null where the metric has no meaning; `slice` null is all.
 
-    interval: of the value; null where it is exact or not known. A check with the bound inside of its interval has not
-    passed. examples: that the value rests on.
+    passed: whether the value is within the bound; a verdict also asks that the interval is. interval: of the value,
+    95 %; null for counts and maxima. examples: that the value rests on. undecided: it proves nothing, for a reason that
+    the verdict tells.
     """
 
     expr: str
@@ -37,6 +38,7 @@ class Check(_Part):
     slice: str | None = None
     interval: Interval | None = None
     examples: int | None = None
+    undecided: bool = False
 
 
 class ModelCosts(_Part):
@@ -66,7 +68,7 @@ class CostRatio(_Part):
     metric: str
     batch: str | None
     value: float
-    interval: Interval | None
+    interval: tuple[float, float] | None
     rounds: int
 
 
@@ -78,37 +80,47 @@ class Models(_Part):
     ratios: list[CostRatio] = Field(default_factory=list)
 
 
+class PositionMetrics(_Part):
+    """How far along the answers agree, for an output with positions: [batch, positions, classes], or [batch, positions]
+    of integers or strings.
+
+    agreement: share of examples that agree at every position, by top class or by value. first_difference: the median,
+    over the others, of the first position that differs, from 0 on.
+    """
+
+    examples: int
+    agreement: float
+    first_difference: int | None = None
+
+
 class OutputMetrics(_Part):
     """How one output of the optimized model differs from the original's, over a dataset.
 
-    Errors are in the output's own unit; rel_l2_error = ||optimized - original||_2 / ||original||_2;
-    top1_agreement and exact_match are shares of examples and of elements. kl_divergence: nats, where the output is a
-    distribution. top5_agreement: share of examples with the same five top classes. flip_rate: 1 - top1_agreement.
-    positions: of outputs with an axis of positions. intervals: by metric.
+    Errors are in the output's own unit; rel_l2_error = ||optimized - original||_2 / ||original||_2; kl_divergence in
+    nats, the mean of KL(original, optimized) where both answer distributions; top1_agreement, top5_agreement and
+    exact_match are shares of examples and of elements; flip_rate = 1 - top1_agreement. intervals: by metric.
     """
 
     max_abs_error: float | None = None
     mean_abs_error: float | None = None
+    p50_abs_error: float | None = None
     p99_abs_error: float | None = None
+    p999_abs_error: float | None = None
     rel_l2_error: float | None = None
     cosine: float | None = None
-    top1_agreement: float | None = None
-    nan_mismatches: int | None = None
-    exact_match: float | None = None
-    p50_abs_error: float | None = None
-    p999_abs_error: float | None = None
     kl_divergence: float | None = None
+    top1_agreement: float | None = None
     top5_agreement: float | None = None
     flip_rate: float | None = None
-    positions: dict[str, float | None] | None = None
+    nan_mismatches: int | None = None
+    exact_match: float | None = None
+    positions: PositionMetrics | None = None
     intervals: dict[str, Interval] = Field(default_factory=dict)
 
     def numbers(self) -> dict[str, float]:
         """The metrics that have a value, by name."""
-        values = {
-            name: getattr(self, name) for name in type(self).model_fields if name not in ("positions", "intervals")
-        }
-        return {name: value for name, value in values.items() if value is not None}
+        named = self.model_dump(exclude={"positions", "intervals"}, exclude_none=True)
+        return {name: float(value) for name, value in named.items()}
 
 
 class Percentiles(_Part):
@@ -127,12 +139,14 @@ class LatencyPair(_Part):
 
 
 class LabelMetric(_Part):
-    """A metric against labels; difference = optimized - original, and `interval` is the difference's."""
+    """A metric against labels; difference = optimized - original. interval: of the difference."""
 
     original: float | None
     optimized: float | None
     difference: float | None
     interval: Interval | None = None
+    original_interval: Interval | None = None
+    optimized_interval: Interval | None = None
 
 
 class WorstExample(_Part):
@@ -145,7 +159,7 @@ class WorstExample(_Part):
 
 
 class SliceResult(_Part):
-    """What was found on a part of a dataset."""
+    """What was found on the examples of one slice."""
 
     examples: int
     outputs: dict[str, OutputMetrics] = Field(default_factory=dict)
@@ -164,15 +178,16 @@ class Confusion(_Part):
 
 
 class DatasetResult(_Part):
-    """What was found on one dataset. slices: by "KEY=VALUE"."""
+    """What was found on one dataset. without_label: examples that have none. slices: by "KEY=VALUE" or "1<=KEY<5"."""
 
     examples: int
     bad_records: int
     outputs: dict[str, OutputMetrics] = Field(default_factory=dict)
     latency_ms: LatencyPair = Field(default_factory=LatencyPair)
     labels: dict[str, LabelMetric] | None = None
-    worst: list[WorstExample] = Field(default_factory=list)
+    without_label: int | None = None
     slices: dict[str, SliceResult] = Field(default_factory=dict)
+    worst: list[WorstExample] = Field(default_factory=list)
     confusion: Confusion | None = None
 
 

@@ -106,7 +106,7 @@ def plain():
     for model in data["models"].values():
         model.pop("first_request_ms"), model.pop("throughput_per_second")
     for dataset in data["datasets"].values():
-        dataset.pop("slices"), dataset.pop("confusion")
+        dataset.pop("slices"), dataset.pop("confusion"), dataset.pop("without_label")
         for metrics in dataset["outputs"].values():
             for name in (
                 "p50_abs_error",
@@ -119,9 +119,9 @@ def plain():
                 metrics.pop(name)
             metrics.pop("intervals")
         for label in dataset["labels"].values():
-            label.pop("interval")
+            label.pop("interval"), label.pop("original_interval"), label.pop("optimized_interval")
     for one in data["checks"]:
-        one.pop("interval"), one.pop("examples")
+        one.pop("interval"), one.pop("examples"), one.pop("undecided")
     return Verdict.model_validate(data)
 
 

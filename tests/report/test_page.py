@@ -13,7 +13,7 @@ from tests.report import samples
 from tests.report.reading import percent, read
 from tfslim_core.report import Answer, BadRecords, ReportContext, Skipped, Stage, Weight, write_report
 from tfslim_core.report.page import report_html
-from tfslim_core.verdict import Verdict
+from tfslim_core.verdict import PositionMetrics, Verdict
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}\u202e\x00\ud800"
 SECTIONS = [
@@ -141,7 +141,7 @@ def test_hostile_names_are_text():
     files.slices[HOSTILE].outputs = {HOSTILE: files.outputs[HOSTILE], "a": files.outputs[HOSTILE]}
     files.slices[HOSTILE].labels = files.labels
     files.confusion.counts = {HOSTILE: {"a": 1, HOSTILE: 1}}
-    files.outputs[HOSTILE].positions = {HOSTILE: 1.0}
+    files.outputs[HOSTILE].positions = PositionMetrics(examples=3, agreement=0.5, first_difference=2)
     verdict.models.original.throughput_per_second[HOSTILE] = 1.0
     context = replace(
         samples.context(),
@@ -302,11 +302,21 @@ def test_values_have_their_intervals_beside_them():
     assert latency[3] == ["ratio", "0.883×0.862× – 0.904×", "", "0.893×0.872× – 0.914×", "1.04×1.02× – 1.06×"]
 
 
-def test_a_check_whose_bound_is_within_the_interval_is_undecided():
+def test_a_check_that_proves_nothing_is_undecided():
     verdict = samples.verdict("inconclusive")
-    verdict.checks[5].passed, verdict.checks[5].interval = False, (0.9, 1.1)
+    verdict.checks[5].undecided, verdict.checks[5].interval = True, (0.9, None)
     whole = page(verdict, samples.context())
-    assert "? undecided" in [row[0] for row in rows(whole.one("checks"))]
+    assert ["? undecided", "latency_ratio<=1.05 on files", "0.97from 0.9"] in rows(whole.one("checks"))
+
+
+def test_positions_and_missing_labels_are_told():
+    verdict = samples.verdict()
+    files = verdict.datasets["files"]
+    files.outputs["scores"].positions = PositionMetrics(examples=837, agreement=0.91, first_difference=14)
+    files.without_label = 12
+    text = page(verdict, samples.context()).one("errors").text()
+    assert "91 % of 837 examples agree at every one; the others from position 14 on" in text
+    assert "12 examples have no label" in text
 
 
 def test_the_classes_that_changed_are_counted():

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 
 from tfslim_core.report import formats, headline, words
 from tfslim_core.report.context import ReportContext
-from tfslim_core.report.metrics import Cell, between, few_columns, label_name
+from tfslim_core.report.metrics import Cell, between, check_interval, few_columns, label_name
 from tfslim_core.report.slices import slice_table
 from tfslim_core.report.svg import visible
 from tfslim_core.verdict import DatasetResult, Verdict
@@ -41,10 +40,7 @@ def _blocks(verdict: Verdict, context: ReportContext) -> Iterator[str]:
             (
                 (
                     _code(check.expr),
-                    _with(
-                        formats.against(check.value, check.bound),
-                        between(check.interval, partial(formats.against, bound=check.bound)),
-                    ),
+                    _with(formats.against(check.value, check.bound), check_interval(check)),
                     _plain(check.dataset if check.slice is None else f"{check.dataset}, {check.slice}"),
                     words.result(check),
                 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tfslim_core.report import formats
-from tfslim_core.verdict import Interval, OutputMetrics
+from tfslim_core.verdict import Check, Interval, OutputMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +78,17 @@ def label_name(metric: str) -> str:
 
 
 def between(interval: Interval | None, form: Callable[[float | None], str]) -> str:
-    """An interval in words, empty where there is none: 98.4 % – 99.7 %."""
-    if interval is None or not all(map(formats.known, interval)):
-        return ""
-    low, high = map(form, interval)
-    return low if low == high else f"{low} – {high}"
+    """An interval in words, empty where there is none: 98.4 % – 99.7 %, or from 0.012 where it has no upper end."""
+    low, high = interval or (None, None)
+    ends = [form(end) if formats.known(end) else "" for end in (low, high)]
+    if all(ends):
+        return ends[0] if low == high else " – ".join(ends)
+    return f"from {ends[0]}" if ends[0] else f"up to {ends[1]}" if ends[1] else ""
+
+
+def check_interval(check: Check) -> str:
+    """The interval of a check's value, with as many digits as it takes to tell its ends from the bound."""
+    return between(check.interval, lambda end: formats.against(end, check.bound))
 
 
 def sortable(value: float | None) -> str:

@@ -42,6 +42,7 @@ def environment() -> Environment:
     made.globals.update(
         between=metrics.between,
         change=headline.change,
+        check_interval=metrics.check_interval,
         label_name=metrics.label_name,
         ratio=formats.ratio,
         result=words.result,

@@ -24,15 +24,14 @@ def sentence(verdict: Verdict) -> str:
 
 
 def result(check: Check) -> str:
-    """How one check ended: held, broken, undecided where the bound is within the value's interval, or no value where
-    there was nothing to compare.
+    """How one check ended: held, broken, undecided where it proves nothing, or no value where there was nothing to
+    compare.
     """
     if check.value is None or math.isnan(check.value):
         return "no value"
-    if check.passed:
-        return "held"
-    low, high = check.interval or (check.value, check.value)
-    return "undecided" if low < high and low <= check.bound <= high else "broken"
+    if check.undecided:
+        return "undecided"
+    return "held" if check.passed else "broken"
 
 
 def _counted(number: int, noun: str) -> str:
