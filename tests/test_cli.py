@@ -129,6 +129,14 @@ def test_the_version(tfslim):
 
 
 USAGE = {
+    "batch sizes": (
+        ["validate", "model", "model", "--data", "a=x.npz", "--out", "out", "--batch-sizes", "1,x"],
+        "give whole numbers from 1 on with commas between",
+    ),
+    "a gate on costs without costs": (
+        ["validate", "model", "model", "--data", "a=x.npz", "--out", "out", "--no-costs", "--gate", "load_ratio<=1"],
+        "needs what --no-costs leaves out",
+    ),
     "no corpus": (["prune-vocabulary", "bundle", "out"], "give --corpus NAME=PATH"),
     "two ways to choose rows": (
         ["prune-vocabulary", "bundle", "out", "--corpus", "a=x.npz", "--keep", "3", "--min-count", "2"],
@@ -159,7 +167,7 @@ USAGE = {
     "data without a path": (["slim", "model", "out", "--data", "x="], "NAME=PATH"),
     "data twice": (["slim", "model", "out", "--data", "a=x.npz", "--data", "a=few.npz"], "given twice"),
     "gate": (["slim", "model", "out", "--data", "a=x.npz", "--gate", "top1"], "METRIC OP NUMBER"),
-    "metric": (["slim", "model", "out", "--data", "a=x.npz", "--gate", "top_agreement>=1"], "'top1_agreement'"),
+    "metric": (["slim", "model", "out", "--data", "a=x.npz", "--gate", "top1_agrement>=1"], "'top1_agreement'"),
     "main output": (
         ["validate", "model", "model", "--data", "a=x.npz", "--out", "out", "--main-output", "z"],
         "no output 'z'",
@@ -546,7 +554,7 @@ def test_validate_hands_over_every_option(here, tfslim, monkeypatch):
 
     monkeypatch.setattr(api, "validate", validate)
     arguments = "--data a=x --data b=y --gate p>=1 --gate q>=2 --signature s --main-output m --label l --batch-size 7"
-    more = "--fail-on-bad-records 0.5 --tags serve,gpu --overwrite --out d -- --direct_num_workers=1 --runner X"
+    more = "--batch-sizes 32,8,8 --no-costs --fail-on-bad-records 0.5 --tags serve,gpu --overwrite --out d -- --direct_num_workers=1 --runner X"
     code, _, _ = tfslim("validate", "model", "mirrored", *arguments.split(), *more.split())
     assert code == 2
     assert given.pop("progress")
@@ -558,6 +566,8 @@ def test_validate_hands_over_every_option(here, tfslim, monkeypatch):
         "main_output": "m",
         "label": "l",
         "batch_size": 7,
+        "batch_sizes": [8, 32],
+        "costs": False,
         "fail_on_bad_records": 0.5,
         "tags": ["serve", "gpu"],
         "beam_options": ["--direct_num_workers=1", "--runner", "X"],
