@@ -554,7 +554,8 @@ def test_validate_hands_over_every_option(here, tfslim, monkeypatch):
 
     monkeypatch.setattr(api, "validate", validate)
     arguments = "--data a=x --data b=y --gate p>=1 --gate q>=2 --signature s --main-output m --label l --batch-size 7"
-    more = "--batch-sizes 32,8,8 --no-costs --fail-on-bad-records 0.5 --tags serve,gpu --overwrite --out d -- --direct_num_workers=1 --runner X"
+    arguments += " --batch-sizes 32,8,8 --no-costs"
+    more = "--fail-on-bad-records 0.5 --tags serve,gpu --overwrite --out d -- --direct_num_workers=1 --runner X"
     code, _, _ = tfslim("validate", "model", "mirrored", *arguments.split(), *more.split())
     assert code == 2
     assert given.pop("progress")
