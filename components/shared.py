@@ -57,6 +57,12 @@ def log_numbers(metrics: dsl.Metrics, numbers: Mapping[str, float]) -> None:
             metrics.log_metric(name, number)
 
 
+def log_confusion(classes: dsl.ClassificationMetrics, found: tuple[list[str], list[list[int]]] | None) -> None:
+    """Log class names and, for each class of the original, how many examples have which class now."""
+    if found is not None:
+        classes.log_confusion_matrix(*found)
+
+
 def describe(artifact: dsl.Artifact, kind: str, signatures: Iterable[str] = ()) -> None:
     """Note on an artifact what lies at its path; the signatures are those of its bundle manifest where it has one."""
     import json

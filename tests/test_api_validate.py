@@ -58,7 +58,7 @@ def test_the_verdict_and_the_report_are_there_whatever_it_is(models, optimized, 
     page = (report.path / "report.html").read_text()
     assert "<script src" not in page
     assert not re.search(r"(src|href)=.?https?:", page)
-    assert {path.name for path in report.path.iterdir()} == {"verdict.json", "report.html"}
+    assert {path.name for path in report.path.iterdir()} == {"verdict.json", "report.html", "report.md"}
     assert report.verdict.models.optimized.digest == storage.digest(models / optimized)
     assert (report.context.original_path, report.context.optimized_path) == (
         str(models / "model"),
@@ -76,9 +76,32 @@ def test_metrics_are_finite_numbers(models):
     assert all(isinstance(number, float) and np.isfinite(number) for number in numbers.values())
 
 
+def test_the_report_tells_what_the_verdict_does(models):
+    report = validate(models, data="bad.jsonl", fail_on_bad_records=0.2)
+    (answer,) = [one for one in report.context.answers if one.index == report.verdict.datasets["test"].worst[0].index]
+    x = normal(150, 64, seed=4)[answer.index]
+    np.testing.assert_allclose(answer.original[:8], (x @ W)[:8], rtol=1e-2, atol=1e-2)
+    (bad,) = report.context.bad_records
+    assert (bad.dataset, bad.count, bad.record) == ("test", 15, 0)
+    assert bad.error in (report.path / "report.md").read_text().replace("\\", "")
+    assert report.context.main_output == "y"
+    classes, counts = report.confusion()
+    assert len(classes) == 48
+    assert np.sum(counts) == np.trace(counts) == 135
+
+
+def test_costs_can_be_left_out(models):
+    report = validate(models, costs=False, gates=["top1_agreement>=0.9"])
+    assert report.outcome == "pass"
+    assert report.verdict.models.original.load_seconds is None
+    with pytest.raises(UsageError, match="--no-costs"):
+        validate(models, costs=False, gates=["latency_ratio<=2"], overwrite=True)
+
+
 def test_every_output_needs_a_value_only_where_it_has_a_meaning(models):
     report = validate(models, data=None)
-    assert report.metrics().keys() == {"original_bytes", "optimized_bytes", "size_ratio"}
+    costs = {f"{model}_{cost}" for model in ("original", "optimized") for cost in ("load_seconds", "peak_rss_bytes")}
+    assert report.metrics().keys() == {"original_bytes", "optimized_bytes", "size_ratio"} | costs
     assert "NaN" not in (models / "out/verdict.json").read_text()
 
 

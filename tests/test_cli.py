@@ -129,6 +129,14 @@ def test_the_version(tfslim):
 
 
 USAGE = {
+    "batch sizes": (
+        ["validate", "model", "model", "--data", "a=x.npz", "--out", "out", "--batch-sizes", "1,x"],
+        "give whole numbers from 1 on with commas between",
+    ),
+    "a gate on costs without costs": (
+        ["validate", "model", "model", "--data", "a=x.npz", "--out", "out", "--no-costs", "--gate", "load_ratio<=1"],
+        "needs what --no-costs leaves out",
+    ),
     "no corpus": (["prune-vocabulary", "bundle", "out"], "give --corpus NAME=PATH"),
     "two ways to choose rows": (
         ["prune-vocabulary", "bundle", "out", "--corpus", "a=x.npz", "--keep", "3", "--min-count", "2"],
@@ -547,6 +555,7 @@ def test_validate_hands_over_every_option(here, tfslim, monkeypatch):
     monkeypatch.setattr(api, "validate", validate)
     arguments = "--data a=x --data b=y --gate p>=1 --gate q>=2 --signature s --main-output m --label l --batch-size 7"
     arguments += " --slice lang --slice n:1,2"
+    arguments += " --batch-sizes 32,8,8 --no-costs"
     more = "--fail-on-bad-records 0.5 --tags serve,gpu --overwrite --out d -- --direct_num_workers=1 --runner X"
     code, _, _ = tfslim("validate", "model", "mirrored", *arguments.split(), *more.split())
     assert code == 2
@@ -563,6 +572,8 @@ def test_validate_hands_over_every_option(here, tfslim, monkeypatch):
         "graph": None,
         "slices": ["lang", "n:1,2"],
         "batch_size": 7,
+        "batch_sizes": [8, 32],
+        "costs": False,
         "fail_on_bad_records": 0.5,
         "tags": ["serve", "gpu"],
         "beam_options": ["--direct_num_workers=1", "--runner", "X"],

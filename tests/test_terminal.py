@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
+from tfslim_core.details import tell_detail
 from tfslim_core.terminal import Narrator, file_size
 
 
@@ -28,6 +29,29 @@ def test_what_is_done_and_how_much_of_it(monkeypatch):
     shown = told(terminal=True)
     assert "measure" in shown
     assert "3 of 7" in shown
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_words_beside_a_count_last_until_the_next_step(width, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    with Narrator(console) as progress:
+        progress.detail("too early")
+        tell_detail(progress, "compare", 12_320, 50_000, "386 batches, 320 /s, about 45.0 s left")
+        progress._progress.refresh()
+        shown = console.file.getvalue()
+        console.file.truncate(0)
+        progress("measure", 3, 7)
+        progress._progress.refresh()
+    assert "12,320 of 50,000 386 batches, 320 /s, about 45.0 s left 0:00:00" in " ".join(shown.split())
+    assert "3 of 7" in console.file.getvalue()
+    assert "batches" not in console.file.getvalue()
+
+
+def test_a_listener_that_shows_no_words_gets_the_count():
+    told = []
+    tell_detail(lambda *step: told.append(step), "compare", 320, 1000, "10 batches")
+    assert told == [("compare", 320, 1000)]
 
 
 def test_names_that_look_like_markup(monkeypatch):

@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tfslim_core import cost_ratios
 from tfslim_core.errors import UsageError, nearest
 from tfslim_core.intervals import examples_for_all
 from tfslim_core.metrics import OutputSummary, main_output
@@ -33,7 +34,7 @@ _LOSSES: Mapping[str, tuple[str, int]] = {
     "label_calibration_error_rise": ("calibration_error", 1),
 }
 LABEL_METRICS = tuple(_LOSSES)
-MODEL_METRICS = ("size_ratio", "latency_ratio", "memory_ratio", "load_ratio")
+MODEL_METRICS = cost_ratios.METRICS
 METRICS = (*OUTPUT_METRICS, *LABEL_METRICS, *MODEL_METRICS)
 # What is of the top class alone, and so cannot differ where no flip is possible.
 _TOP_CLASS = ("top1_agreement", "flip_rate", "label_accuracy_drop")
@@ -252,7 +253,7 @@ def evaluate(
     doubts += _nowhere(on_data, datasets)
     failures = [one.failure for one in judged if one.failure]
     doubts += [one.doubt for one in judged if one.doubt]
-    checks = [one.check for one in judged]
+    checks = [one.check.model_copy(update={"undecided": one.doubt is not None}) for one in judged]
     if not checks and not doubts:
         doubts.append("No check was made.")
     notes = [
@@ -466,31 +467,20 @@ def _broken_answers(dataset: str, found: Findings) -> Iterator[_Judged]:
 
 
 def _judge_models(gate: Gate, models: Models, datasets: Mapping[str, Findings]) -> _Judged:
-    pairs = {
-        "size_ratio": (models.original.bytes, models.optimized.bytes),
-        "memory_ratio": (models.original.peak_rss_bytes, models.optimized.peak_rss_bytes),
-        "load_ratio": (models.original.load_seconds, models.optimized.load_seconds),
-    }
-    if gate.metric == "latency_ratio":
-        value = _worst_latency(found.latency_ms for found in datasets.values())
-    else:
-        value = _ratio(*pairs[gate.metric])
-    return _judge_value(gate, None, _Value(value, 0), gate.metric)
-
-
-def _worst_latency(pairs: Iterable[LatencyPair]) -> float | None:
-    """optimized / original of the median latency, at the batch size where that is largest."""
-    ratios = [
-        _ratio(before.p50, pair.optimized[batch].p50)
-        for pair in pairs
-        for batch, before in pair.original.items()
-        if batch in pair.optimized
-    ]
-    return max((ratio for ratio in ratios if ratio is not None), default=None)
-
-
-def _ratio(original: float | None, optimized: float | None) -> float | None:
-    return None if not original or optimized is None else optimized / original
+    latencies = [found.latency_ms for found in datasets.values()]
+    value, interval, rounds = cost_ratios.ratio_of(gate.metric, models, latencies)
+    judged = _judge_value(gate, None, _Value(value, 0), gate.metric)
+    if value is None or interval is None:
+        return judged
+    low, high = interval
+    check = judged.check.model_copy(update={"interval": interval})
+    if gate.holds(low) == gate.holds(high) == gate.holds(value):
+        return _Judged(check, judged.failure, judged.doubt)
+    return _Judged(
+        check,
+        doubt=f"The {gate.metric} is {value:.4g}, but by the noise of {rounds} rounds it may be anything from "
+        f"{low:.4g} to {high:.4g}, so '{gate}' is neither held nor broken for certain.",
+    )
 
 
 def _finite(text: str) -> float | None:

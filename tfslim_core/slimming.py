@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tfslim_core import compatibility, encodings, gate, registry, storage
 from tfslim_core.bundle import Bundle
+from tfslim_core.compared_models import compared_models
 from tfslim_core.fidelity.facts import bundle_facts, promised_facts, without_file_names
 from tfslim_core.further_tag_sets import check_further, slim_further
 from tfslim_core.importing import Opened
@@ -40,7 +41,7 @@ from tfslim_core.stages import (
 )
 from tfslim_core.summary import context_of
 from tfslim_core.transforms import stored_bytes
-from tfslim_core.verdict import ModelCosts, Models, Verdict
+from tfslim_core.verdict import Verdict
 from tfslim_core.warmup_requests import Wanted, warmed
 
 if TYPE_CHECKING:
@@ -295,17 +296,7 @@ def _unproven(
             seconds=4,
             progress=lambda done, total: progress("measure costs", done, total),
         )
-    models = Models(
-        **{
-            name: ModelCosts(
-                bytes=storage.size(path),
-                load_seconds=costs[index].load_seconds if costs else None,
-                peak_rss_bytes=costs[index].peak_rss_bytes if costs else None,
-                digest=storage.digest(path),
-            )
-            for index, (name, path) in enumerate((("original", source), ("optimized", servable)))
-        }
-    )
+    models = compared_models(source, servable, costs)
     worst = max(errors.values(), default=None)
     if worst is None:
         reasons = ["There was no data, and no made-up input that the model answers."]

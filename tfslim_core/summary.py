@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tfslim_core
 from tfslim_core import storage
 from tfslim_core.bundle import GRAPH_LABEL, Bundle, Manifest, StepEntry
-from tfslim_core.report import Change, ReportContext, Skipped, Stage, Weight
+from tfslim_core.report import Answer, Change, ReportContext, Skipped, Stage, Weight
 from tfslim_core.staging import shown
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def context_of(
         ],
         changes=[Change(step.name, step.changes, step.nodes_before, step.nodes_after) for step in manifest.steps],
         skipped=[Skipped(step.name, skip.node, skip.reason) for step in manifest.steps for skip in step.skipped],
-        error_histograms=validation.histograms if validation else {},
         dropped=manifest.dropped,
+        **_validated(validation),
     )
 
 
@@ -82,8 +82,24 @@ def plain_context(original: Path, optimized: Path, validation: ValidationResult)
         command=command_line(),
         versions=versions(),
         created=now(),
-        error_histograms=validation.histograms,
+        **_validated(validation),
     )
+
+
+def _validated(validation: ValidationResult | None) -> dict[str, Any]:
+    """What a validation tells beside its verdict."""
+    if validation is None:
+        return {}
+    return {
+        "error_histograms": validation.histograms,
+        "answers": [
+            Answer(dataset, case.index, output, case.original, case.optimized)
+            for dataset, cases in validation.worst.items()
+            for output, case in cases
+        ],
+        "bad_records": validation.bad_records,
+        "main_output": validation.main_output,
+    }
 
 
 def versions() -> dict[str, str]:

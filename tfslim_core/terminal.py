@@ -7,6 +7,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+# From so many columns on, a bar leaves room for the words beside it.
+_WIDE = 105
+
 
 class Narrator:
     """A context manager that is told what is being done; see `stages.Progress`."""
@@ -15,8 +18,9 @@ class Narrator:
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            *([BarColumn(bar_width=24)] if console.width >= _WIDE else []),
             TextColumn("{task.fields[count]}"),
+            TextColumn("{task.fields[detail]}", style="dim", markup=False),
             TimeElapsedColumn(),
             console=console,
             transient=True,
@@ -37,8 +41,13 @@ class Narrator:
         """Show what is being done."""
         count = f"{done:,} of {total:,}" if total else f"{done:,}" if done else ""
         if self._task is None:
-            self._task = self._progress.add_task(what, total=None, count=count)
-        self._progress.update(self._task, description=what, completed=done, total=total or None, count=count)
+            self._task = self._progress.add_task(what, total=None, count=count, detail="")
+        self._progress.update(self._task, description=what, completed=done, total=total or None, count=count, detail="")
+
+    def detail(self, words: str) -> None:
+        """Show words beside the count, until the next step."""
+        if self._task is not None:
+            self._progress.update(self._task, detail=words)
 
 
 def file_size(size: int) -> str:

@@ -26,7 +26,8 @@ class Check(_Part):
     """One gate expression on one dataset. `value` is null where the metric has no meaning; `slice` null is all.
 
     passed: whether the value is within the bound; a verdict also asks that the interval is. interval: of the value,
-    95 %; null for counts, maxima and costs. examples: that the value rests on.
+    95 %; null for counts and maxima. examples: that the value rests on. undecided: it proves nothing, for a reason that
+    the verdict tells.
     """
 
     expr: str
@@ -37,19 +38,38 @@ class Check(_Part):
     slice: str | None = None
     interval: Interval | None = None
     examples: int | None = None
+    undecided: bool = False
 
 
 class ModelCosts(_Part):
     """What one model costs, measured alone in fresh processes.
 
     bytes: of the whole directory. load_seconds: until the first request could be answered. peak_rss_bytes: the
-    process's peak resident memory after load and requests. digest: sha256 hex (see storage.digest).
+    process's peak resident memory after load and requests. digest: sha256 hex (see storage.digest). first_request_ms:
+    how long the first request of a fresh process takes. throughput_per_second: examples answered in a second by batch
+    size, one request after another.
     """
 
     bytes: int
     load_seconds: float | None
     peak_rss_bytes: int | None
     digest: str
+    first_request_ms: float | None = None
+    throughput_per_second: dict[str, float] = Field(default_factory=dict)
+
+
+class CostRatio(_Part):
+    """optimized / original of one cost, over rounds that measured both models in turns.
+
+    metric: as a gate names it. batch: where it is measured by batch size. interval: of the value, over the rounds; null
+    where there was one round only.
+    """
+
+    metric: str
+    batch: str | None
+    value: float
+    interval: tuple[float, float] | None
+    rounds: int
 
 
 class Models(_Part):
@@ -57,6 +77,7 @@ class Models(_Part):
 
     original: ModelCosts
     optimized: ModelCosts
+    ratios: list[CostRatio] = Field(default_factory=list)
 
 
 class PositionMetrics(_Part):
@@ -145,6 +166,17 @@ class SliceResult(_Part):
     labels: dict[str, LabelMetric] | None = None
 
 
+class Confusion(_Part):
+    """Top classes of both models: counts[A][B] examples have A with the original and B with the optimized model.
+
+    output: the one that scores the classes. classes: their names, or numbers from 0 on. A count of 0 is left out.
+    """
+
+    output: str
+    classes: list[str]
+    counts: dict[str, dict[str, int]]
+
+
 class DatasetResult(_Part):
     """What was found on one dataset. without_label: examples that have none. slices: by "KEY=VALUE" or "1<=KEY<5"."""
 
@@ -156,6 +188,7 @@ class DatasetResult(_Part):
     without_label: int | None = None
     slices: dict[str, SliceResult] = Field(default_factory=dict)
     worst: list[WorstExample] = Field(default_factory=list)
+    confusion: Confusion | None = None
 
 
 class Verdict(_Part):

@@ -6,13 +6,13 @@ from typing import Optional
 from kfp import dsl
 
 from components.image import IMAGE
-from components.shared import call, dataset, describe, log_numbers, progress
+from components.shared import call, dataset, describe, log_confusion, log_numbers, progress
 
 
 @dsl.component(
     base_image=IMAGE,
     install_kfp_package=False,
-    additional_funcs=[call, dataset, describe, log_numbers, progress],
+    additional_funcs=[call, dataset, describe, log_confusion, log_numbers, progress],
 )
 def validate(
     original: dsl.Input[dsl.Model],
@@ -21,6 +21,7 @@ def validate(
     verdict: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
+    classes: dsl.Output[dsl.ClassificationMetrics],
     gates: list[str] = [],
     signature: str = "",
     main_output: str = "",
@@ -37,9 +38,10 @@ def validate(
         original: The SavedModel that was slimmed.
         optimized: The SavedModel that came of it.
         data: A file of .jsonl, .npz or .tfrecord, or a directory of such files.
-        verdict: A directory with verdict.json, which publish asks for, and report.html.
+        verdict: A directory with verdict.json, which publish asks for, report.html and report.md.
         report: The report, for the Kubeflow page.
         metrics: Sizes, times, and how alike the answers are.
+        classes: Top classes of the original by those of the optimized model, where there are few enough to count.
         gates: Checks such as "top1_agreement>=0.999"; the default ones unless told.
         signature: The signature to feed; serving_default, or the one that fits, unless told.
         main_output: The output that checks without a name mean.
@@ -78,6 +80,7 @@ def validate(
     for reason in found.verdict.reasons:
         logging.info("tfslim: %s", reason)
     log_numbers(metrics, found.metrics())
+    log_confusion(classes, found.confusion())
     describe(verdict, "tfslim verdict")
     verdict.metadata["verdict"] = found.outcome
     shutil.copyfile(os.path.join(verdict.path, "report.html"), report.path)

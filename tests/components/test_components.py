@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from components.freeze import freeze
 from components.publish import publish
 from components.quantize import quantize
 from components.reexport import reexport
-from components.shared import call, log_numbers
+from components.shared import call, log_confusion, log_numbers
 from components.transform import transform
 from components.validate import validate
 from tfslim_core import __version__, storage
@@ -75,9 +76,10 @@ def validated(folder, model, stages, data):
         verdict=artifact(dsl.Artifact, folder / "verdict"),
         report=artifact(dsl.HTML, folder / "page"),
         metrics=artifact(dsl.Metrics, folder / "numbers"),
+        classes=artifact(dsl.ClassificationMetrics, folder / "classes"),
     )
     made.returned = validate.python_func(
-        model, stages.slim, data, made.verdict, made.report, made.metrics, gates=["size_ratio<=0.5"]
+        model, stages.slim, data, made.verdict, made.report, made.metrics, made.classes, gates=["size_ratio<=0.5"]
     )
     return made
 
@@ -100,7 +102,7 @@ def test_runs_wherever_the_core_and_kfp_are_installed(component):
     assert "pip install" not in " ".join(container.command)
     defined = {}
     exec(source, defined)
-    for shared in ("call", "dataset", "describe", "log_numbers", "progress"):
+    for shared in ("call", "dataset", "describe", "log_confusion", "log_numbers", "progress"):
         assert f"{shared}(" not in source or callable(defined[shared])
 
 
@@ -192,6 +194,31 @@ def test_a_validation_returns_its_verdict_and_the_page(validated):
         assert "<html" in page.read()
 
 
+def test_the_artifacts_tell_the_numbers_of_the_verdict(validated):
+    verdict = json.loads((Path(validated.verdict.path) / "verdict.json").read_text())
+    found = verdict["datasets"]["examples"]
+    logged = validated.metrics.metadata
+    assert logged["examples/y/rel_l2_error"] == found["outputs"]["y"]["rel_l2_error"]
+    assert logged["optimized_first_request_ms"] == verdict["models"]["optimized"]["first_request_ms"]
+    ratios = {(ratio["metric"], ratio["batch"]): ratio["value"] for ratio in verdict["models"]["ratios"]}
+    assert logged["throughput_ratio/batch_32"] == ratios["throughput_ratio", "32"]
+    assert all(np.isfinite(number) for number in logged.values())
+    matrix = validated.classes.metadata["confusionMatrix"]
+    names = [one["displayName"] for one in matrix["annotationSpecs"]]
+    counts = np.array([row["row"] for row in matrix["rows"]])
+    assert names == found["confusion"]["classes"]
+    assert counts.shape == (len(names), len(names))
+    assert counts.sum() == found["examples"] == 200
+    assert np.trace(counts) / counts.sum() == found["outputs"]["y"]["top1_agreement"]
+    assert "# " in (Path(validated.verdict.path) / "report.md").read_text()
+
+
+def test_without_classes_no_matrix_is_logged():
+    classes = dsl.ClassificationMetrics()
+    log_confusion(classes, None)
+    assert "confusionMatrix" not in classes.metadata
+
+
 def test_a_validation_that_fails_is_no_error(model, stages, data, folder):
     returned = validate.python_func(
         model,
@@ -200,6 +227,7 @@ def test_a_validation_that_fails_is_no_error(model, stages, data, folder):
         artifact(dsl.Artifact, folder / "failed"),
         artifact(dsl.HTML, folder / "failed_page"),
         dsl.Metrics(),
+        dsl.ClassificationMetrics(),
         gates=["size_ratio<=0.001"],
     )
     assert returned == "fail"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tfslim_core.report.context import Answer, Change, ReportContext, Skipped, Stage, Weight
+from tfslim_core.report.context import Answer, BadRecords, Change, ReportContext, Skipped, Stage, Weight
 from tfslim_core.verdict import Outcome, Verdict
 
 MB = 1_000_000
@@ -58,8 +58,22 @@ def verdict(outcome: Outcome = "pass") -> Verdict:
                 check("latency_ratio<=1.05", 1.31 if outcome == "fail" else 0.97, 1.05, outcome != "fail", "files"),
             ],
             "models": {
-                "original": costs(487_300_000, 3.42, 846_000_000, "5f1d0c"),
-                "optimized": costs(31_926_650, 0.61, 263_000_000, "c03a9e"),
+                "original": costs(487_300_000, 3.42, 846_000_000, "5f1d0c", 48.2, 1.0),
+                "optimized": costs(31_926_650, 0.61, 263_000_000, "c03a9e", 51.0, 1.04),
+                "ratios": [
+                    ratio("load_ratio", None, 0.178, (0.165, 0.196), 5),
+                    ratio("first_request_ratio", None, 1.058, (0.91, 1.22), 5),
+                    ratio("memory_ratio", None, 0.311, (0.309, 0.312), 5),
+                    *[
+                        ratio(metric, batch, value, (value - spread, value + spread), 10)
+                        for batch, latency, spread in (("1", 0.883, 0.021), ("32", 0.996, 0.031), ("128", 1.039, 0.012))
+                        for metric, value in (
+                            ("latency_ratio", latency),
+                            ("latency_ratio_p99", latency + 0.01),
+                            ("throughput_ratio", 1.04),
+                        )
+                    ],
+                ],
             },
             "datasets": {"files": dataset(837, 1.02, agreement), "snippets": dataset(212, 0.98, 0.9953)},
         }
@@ -70,8 +84,66 @@ def check(expr, value, bound, passed, name, part=None):
     return {"expr": expr, "value": value, "bound": bound, "passed": passed, "dataset": name, "slice": part}
 
 
-def costs(size, load, rss, digest):
-    return {"bytes": size, "load_seconds": load, "peak_rss_bytes": rss, "digest": (digest * 11)[:64]}
+def costs(size, load, rss, digest, first, pace):
+    return {
+        "bytes": size,
+        "load_seconds": load,
+        "peak_rss_bytes": rss,
+        "digest": (digest * 11)[:64],
+        "first_request_ms": first,
+        "throughput_per_second": {"1": 690 * pace, "32": 2450 * pace, "128": 2580 * pace},
+    }
+
+
+def ratio(metric, batch, value, interval, rounds):
+    return {"metric": metric, "batch": batch, "value": value, "interval": interval, "rounds": rounds}
+
+
+def plain():
+    """A verdict as it was written before there were intervals, slices and throughput."""
+    data = verdict().model_dump(mode="json")
+    data["models"].pop("ratios")
+    for model in data["models"].values():
+        model.pop("first_request_ms"), model.pop("throughput_per_second")
+    for dataset in data["datasets"].values():
+        dataset.pop("slices"), dataset.pop("confusion"), dataset.pop("without_label")
+        for metrics in dataset["outputs"].values():
+            for name in (
+                "p50_abs_error",
+                "p999_abs_error",
+                "kl_divergence",
+                "top5_agreement",
+                "flip_rate",
+                "positions",
+            ):
+                metrics.pop(name)
+            metrics.pop("intervals")
+        for label in dataset["labels"].values():
+            label.pop("interval"), label.pop("original_interval"), label.pop("optimized_interval")
+    for one in data["checks"]:
+        one.pop("interval"), one.pop("examples"), one.pop("undecided")
+    return Verdict.model_validate(data)
+
+
+def slices(agreement):
+    """Twelve languages, perl the worst."""
+    names = ["perl", "python", "java", "c", "c++", "go", "rust", "ruby", "php", "sql", "scala", "html"]
+    return {
+        f"language={name}": {
+            "examples": 41 + 9 * place,
+            "outputs": {
+                "scores": {
+                    "top1_agreement": None if agreement is None else min(0.9853 + 0.0015 * place, 1.0),
+                    "rel_l2_error": 0.0513 / (place + 1),
+                    "max_abs_error": 0.1312 / (place + 1),
+                    "intervals": {"top1_agreement": (0.93, 0.9971)} if agreement else {},
+                },
+                "embedding": {"rel_l2_error": 0.0071 / (place + 1), "max_abs_error": 0.0121},
+            },
+            "labels": {"accuracy": {"original": 0.93, "optimized": 0.93 - 0.001 * place, "difference": -0.001 * place}},
+        }
+        for place, name in enumerate(names)
+    }
 
 
 def dataset(examples, factor, agreement):
@@ -87,6 +159,13 @@ def dataset(examples, factor, agreement):
                 "cosine": 0.999812,
                 "top1_agreement": agreement,
                 "nan_mismatches": 0,
+                "p50_abs_error": 0.00021,
+                "p999_abs_error": 0.0372,
+                "kl_divergence": 0.000312,
+                "top5_agreement": None if agreement is None else agreement - 0.03,
+                "flip_rate": None if agreement is None else 1 - agreement,
+                "intervals": {"rel_l2_error": (0.0198, 0.0232), "kl_divergence": (0.00027, 0.00036)}
+                | ({"top1_agreement": (agreement - 0.0081, agreement + 0.0031)} if agreement else {}),
             },
             "embedding": {
                 "max_abs_error": 0.0121,
@@ -111,9 +190,20 @@ def dataset(examples, factor, agreement):
             },
         },
         "labels": {
-            "accuracy": {"original": 0.9331, "optimized": 0.9319, "difference": -0.0012},
+            "accuracy": {
+                "original": 0.9331,
+                "optimized": 0.9319,
+                "difference": -0.0012,
+                "interval": (-0.0048, 0.0024),
+            },
             "log_loss": {"original": 0.2312, "optimized": 0.2344, "difference": 0.0032},
             "auc": {"original": None, "optimized": None, "difference": None},
+        },
+        "slices": slices(agreement),
+        "confusion": {
+            "output": "scores",
+            "classes": ["perl", "python", "java"],
+            "counts": {"perl": {"perl": 37, "python": 4}, "python": {"python": 300, "java": 1}, "java": {"java": 200}},
         },
         "worst": [
             {"index": 412, "output": "scores", "error": 0.1312, "input": {"text": PERL}},
@@ -228,5 +318,13 @@ def context(count=6):
             ),
             Answer("files", 17, "scores", "sql", "php"),
         ],
+        bad_records=[
+            BadRecords("files", "'text': expected a string, found a number", 2, "data/files-03.jsonl", 118),
+            BadRecords("snippets", "the line is not JSON: Expecting value", 1, "data/snippets.jsonl", 7),
+            BadRecords(
+                "snippets", "'text' is missing; the record has: body (did you mean it?)", 1, "data/snippets.jsonl", 40
+            ),
+        ],
+        main_output="scores",
         dropped=["the training graph", "optimizer state (2 slots for each variable, 244 MB)"],
     )

@@ -11,14 +11,14 @@ import pytest
 
 from tests.report import samples
 from tests.report.reading import percent, read
-from tfslim_core.report import Answer, ReportContext, Skipped, Stage, Weight, write_report
+from tfslim_core.report import Answer, BadRecords, ReportContext, Skipped, Stage, Weight, write_report
 from tfslim_core.report.page import report_html
-from tfslim_core.verdict import Verdict
+from tfslim_core.verdict import PositionMetrics, Verdict
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}\u202e\x00\ud800"
 SECTIONS = [
-    "verdict", "numbers", "checks", "bytes", "stages", "errors", "latency", "examples", "weights", "transforms",
-    "again",
+    "verdict", "numbers", "checks", "bytes", "stages", "errors", "slices", "latency", "examples", "bad-records",
+    "weights", "transforms", "again",
 ]  # fmt: skip
 
 
@@ -60,9 +60,9 @@ def test_a_verdict_alone_makes_a_page(tmp_path):
     path = write_report(tmp_path / "new", samples.verdict())
     whole = read(path.read_text())
     ids = [node.attributes["id"] for node in whole.one("content").children if not isinstance(node, str)]
-    assert ids == ["verdict", "numbers", "checks", "errors", "latency", "examples", "again"]
+    assert ids == ["verdict", "numbers", "checks", "errors", "slices", "latency", "examples", "again"]
     assert [link.attributes["href"] for link in whole.all("nav")[0].all("a")] == [f"#{name}" for name in ids]
-    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+    assert {file.name for file in path.parent.iterdir()} == {"report.html", "report.md"}
 
 
 def test_an_empty_verdict_makes_a_page():
@@ -95,8 +95,8 @@ def test_what_has_no_value_is_a_dash():
     verdict = samples.verdict("inconclusive")
     assert ["? no value", "top1_agreement>=0.99 on files", "–"] in rows(page(verdict, samples.context()).one("checks"))
     errors = rows(page(verdict, samples.context()).one("errors"))
-    assert ["classes", "–", "–", "–", "–", "–", "–", "–", "100 %"] in errors
-    assert ["auc", "–", "–", "–"] in errors
+    assert ["classes", "–", "100 %", *["–"] * 9] in errors
+    assert ["AUC", "–", "–", "–"] in errors
 
 
 def test_null_costs_leave_no_tile_and_no_none():
@@ -137,8 +137,15 @@ def test_hostile_names_are_text():
     verdict.datasets = {HOSTILE: files}
     verdict.models.original.digest = HOSTILE
     parts = [(HOSTILE, 10)]
+    files.slices = {HOSTILE: next(iter(files.slices.values()))}
+    files.slices[HOSTILE].outputs = {HOSTILE: files.outputs[HOSTILE], "a": files.outputs[HOSTILE]}
+    files.slices[HOSTILE].labels = files.labels
+    files.confusion.counts = {HOSTILE: {"a": 1, HOSTILE: 1}}
+    files.outputs[HOSTILE].positions = PositionMetrics(examples=3, agreement=0.5, first_difference=2)
+    verdict.models.original.throughput_per_second[HOSTILE] = 1.0
     context = replace(
         samples.context(),
+        bad_records=[BadRecords(HOSTILE, HOSTILE, 1, HOSTILE, 1)], main_output=None,
         title=HOSTILE, original_path=HOSTILE, optimized_path=HOSTILE, command=HOSTILE, created=HOSTILE,
         versions={HOSTILE: HOSTILE}, stages=[Stage(HOSTILE, 1, 1, 1.0, HOSTILE)], bytes_before=parts, bytes_after=parts,
         weights=[Weight(HOSTILE, HOSTILE, 9, 3, HOSTILE, HOSTILE, HOSTILE)],
@@ -234,3 +241,91 @@ def test_no_bar_leaves_its_plot():
             if bar.attributes["width"].endswith("%"):
                 end = percent(bar.attributes["x"]) + percent(bar.attributes["width"])
                 assert -0.001 <= percent(bar.attributes["x"]) <= end <= 100.001
+
+
+def test_what_an_older_verdict_lacks_is_left_out():
+    text = report_html(samples.plain(), samples.context())
+    content = read(text).one("content")
+    ids = [node.attributes["id"] for node in content.children if not isinstance(node, str)]
+    assert ids == [name for name in SECTIONS if name != "slices"]
+    assert not content.all("span", "interval")
+    assert not content.all("span", "within")
+    assert "None" not in content.text()
+    assert "Throughput" not in content.text()
+
+
+def test_slices_are_a_sortable_table_the_worst_first():
+    verdict = samples.verdict()
+    verdict.checks[3].passed, verdict.checks[3].slice = False, "language=go"
+    section = page(verdict, samples.context()).one("slices")
+    table = section.all("table", "sortable")[0]
+    head, *shown = rows(table)
+    assert head == ["Slice", "Checks", "Examples", "Same top class", "Relative error", "Largest", "Accuracy, change"]
+    assert [row[0] for row in shown[:3]] == ["language=go", "language=perl", "language=python"]
+    assert shown[0][1] == "✕ broken"
+    assert shown[1] == ["language=perl", "", "41", "98.53 %93 % – 99.71 %", "0.0513", "0.131", "0"]
+    keys = [cell.attributes["data-sort"] for cell in table.all("tr")[2].all("td", "number")]
+    assert keys == ["41", "0.9853", "0.0513", "0.1312", "-0.0"]
+
+
+def test_outputs_of_slices_are_apart_where_none_is_the_main_one():
+    context = replace(samples.context(), main_output=None)
+    table = rows(page(samples.verdict(), context).one("slices").all("table")[0])
+    assert table[0][1] == "Output"
+    assert {row[1] for row in table[1:]} == {"scores", "embedding"}
+
+
+def test_many_slices_are_folded():
+    verdict = samples.verdict()
+    one = verdict.datasets["files"].slices["language=perl"]
+    verdict.datasets["files"].slices = {f"n={number}": one for number in range(100)}
+    section = page(verdict, samples.context()).one("slices")
+    assert [len(table.all("tr")) - 1 for table in section.all("table")] == [40, 60, 12]
+    assert section.all("summary")[0].text() == "60 more, which differ less"
+
+
+def test_values_have_their_intervals_beside_them():
+    verdict = samples.verdict()
+    verdict.checks[5].interval = (0.95, 0.99)
+    whole = page(verdict, samples.context())
+    tiles = {tile.all("h3")[0].text(): tile.all("p", "change")[0].text() for tile in whole.one("numbers").all("li")}
+    assert tiles["Latency, batch 1, files"] == "12 % faster 0.883× (0.862× – 0.904×)"
+    assert tiles["Latency, batch 32, files"] == "the same 0.996× (0.965× – 1.03×)"
+    assert tiles["First request"] == "within the noise 1.06× (0.91× – 1.22×)"
+    assert tiles["Throughput, batch 128"] == "4 % more 1.04× (1.03× – 1.05×)"
+    assert tiles["Same top class"] == "at its worst: scores, files (98.47 % – 99.59 %)"
+    assert "0.970.95 – 0.99" in [row[2] for row in rows(whole.one("checks"))[1:]]
+    labels = rows(whole.one("errors").all("table", "narrow")[0])
+    assert labels[1] == ["Accuracy", "0.9331", "0.9319", "−0.0012−0.0048 – +0.0024"]
+    latency = rows(whole.one("latency").all("table")[0])
+    assert latency[1] == ["1", "original", "1.41 ms", "1.72 ms", "2.31 ms", "690 /s"]
+    assert latency[3] == ["ratio", "0.883×0.862× – 0.904×", "", "0.893×0.872× – 0.914×", "1.04×1.02× – 1.06×"]
+
+
+def test_a_check_that_proves_nothing_is_undecided():
+    verdict = samples.verdict("inconclusive")
+    verdict.checks[5].undecided, verdict.checks[5].interval = True, (0.9, None)
+    whole = page(verdict, samples.context())
+    assert ["? undecided", "latency_ratio<=1.05 on files", "0.97from 0.9"] in rows(whole.one("checks"))
+
+
+def test_positions_and_missing_labels_are_told():
+    verdict = samples.verdict()
+    files = verdict.datasets["files"]
+    files.outputs["scores"].positions = PositionMetrics(examples=837, agreement=0.91, first_difference=14)
+    files.without_label = 12
+    text = page(verdict, samples.context()).one("errors").text()
+    assert "91 % of 837 examples agree at every one; the others from position 14 on" in text
+    assert "12 examples have no label" in text
+
+
+def test_the_classes_that_changed_are_counted():
+    table = rows(page(samples.verdict(), samples.context()).one("errors").all("table")[2])
+    assert table[1:] == [["perl", "python", "4", "9.7 %"], ["python", "java", "1", "0.3 %"]]
+
+
+def test_bad_records_are_told_by_their_error():
+    section = page(samples.verdict(), samples.context()).one("bad-records")
+    assert section.all("p")[0].text().startswith("4 in all")
+    assert rows(section)[1][0:2] == ["files", "2"]
+    assert rows(section)[1][3] == "data/files-03.jsonl record 118"

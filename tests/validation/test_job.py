@@ -302,8 +302,71 @@ def test_costs_are_measured_on_the_data(linear, numbers, tmp_path):
     assert set(latency.original) == set(latency.optimized) == {"1", "32"}
     assert found.verdict.models.original.load_seconds > 0
     assert found.verdict.verdict == "pass"
-    assert [step for step in told if step[0] == "compare"][-1] == ("compare", 100, 0)
+    assert [step for step in told if step[0] == "compare"][-1] == ("compare", 100, 100)
     assert any(step[0] == "measure costs" for step in told)
+    ratios = {(ratio.metric, ratio.batch) for ratio in found.verdict.models.ratios}
+    by_batch = {(f"{metric}", batch) for metric in ("latency_ratio", "latency_ratio_p99", "throughput_ratio")
+                for batch in ("1", "32")}  # fmt: skip
+    assert ratios == by_batch | {(f"{metric}_ratio", None) for metric in ("load", "first_request", "memory")}
+    for model in (found.verdict.models.original, found.verdict.models.optimized):
+        assert model.first_request_ms > 0
+        assert model.throughput_per_second["32"] > model.throughput_per_second["1"] > 0
+
+
+def test_other_batch_sizes_and_no_costs_at_all(linear, numbers, tmp_path):
+    models = linear("a"), linear("b")
+    found = run(*models, numbers, tmp_path / "one", measure_costs=True, latency_batches=[4])
+    assert list(found.verdict.models.optimized.throughput_per_second) == ["4"]
+    assert list(found.verdict.datasets["test"].latency_ms.optimized) == ["4"]
+    without = run(*models, numbers, tmp_path / "none", "size_ratio<=1").verdict
+    assert (without.models.ratios, without.models.original.load_seconds, without.verdict) == ([], None, "pass")
+    with pytest.raises(UsageError, match="needs what --no-costs leaves out"):
+        run(*models, numbers, tmp_path / "gated", "throughput_ratio>=0.5")
+
+
+def test_counters_have_names_that_stay(linear, numbers, tmp_path):
+    import apache_beam as beam
+
+    from tfslim_core.saved_model.served_signatures import read_signatures
+    from tfslim_core.validation import pipeline
+    from tfslim_core.validation.feeding import feeding
+    from tfslim_core.validation.paired_models import PairHandler
+    from tfslim_core.validation.sources import first_records, open_dataset, shards
+
+    served = read_signatures(linear("a"), ("serve",))["serving_default"]
+    write(tmp_path / "more.jsonl", [1, 2, 3, 4], [1, 2], [4, 3, 2, 1])
+    datasets = {name: open_dataset(name, path) for name, path in
+                {"test": numbers, "more": str(tmp_path / "more.jsonl")}.items()}  # fmt: skip
+    plan = pipeline.Plan(
+        shards=[(name, shard) for name, dataset in datasets.items() for shard in shards(dataset)],
+        feedings={n: feeding(served, first_records(d), None, d.path) for n, d in datasets.items()},
+        keys=list(served.outputs),
+        batch_size=32,
+    )
+    job = beam.Pipeline(options=pipeline.options_of([]))
+    pipeline.build(
+        job, plan, PairHandler(str(tmp_path / "a"), str(linear("b")), ("serve",), served.name), str(tmp_path)
+    )
+    result = job.run()
+    result.wait_until_finish()
+    found = result.metrics().query(beam.metrics.MetricsFilter().with_namespace("tfslim"))
+    counters = {one.key.metric.name: one.committed for one in found["counters"]}
+    assert {name: counters[name] for name in ("examples", "batches", "bad_records")} == {
+        "examples": 102, "batches": 5, "bad_records": 1,
+    }  # fmt: skip
+    spread = {one.key.metric.name: one.committed for one in found["distributions"]}
+    assert (spread["batch_size"].sum, spread["batch_size"].count, spread["batch_size"].max) == (102, 5, 32)
+    for name in ("original_microseconds", "optimized_microseconds"):
+        assert spread[name].count == 5
+        assert spread[name].sum > 0
+
+
+def test_a_line_in_the_log_sums_up_the_comparison(linear, numbers, tmp_path, caplog):
+    with caplog.at_level("INFO", logger="tfslim"):
+        run(linear("a"), linear("b"), numbers, tmp_path / "out")
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "tfslim"]
+    assert line.startswith("compare: 100 examples in 4 batches, ")
+    assert line.endswith("/s")
 
 
 def test_a_model_that_does_not_load_is_an_expected_error(linear, numbers, tmp_path):

@@ -60,7 +60,7 @@ class StageReport:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """What a validation found. path: the directory with verdict.json and report.html."""
+    """What a validation found. path: the directory with verdict.json and the report."""
 
     path: Path | str
     verdict: Verdict
@@ -74,22 +74,42 @@ class ValidationReport:
     def metrics(self) -> dict[str, float]:
         """Finite numbers for a pipeline's Metrics artifact."""
         models = self.verdict.models
-        numbers = {
-            "original_bytes": float(models.original.bytes),
-            "optimized_bytes": float(models.optimized.bytes),
+        numbers: dict[str, float | None] = {
+            "original_bytes": models.original.bytes,
+            "optimized_bytes": models.optimized.bytes,
             "size_ratio": models.optimized.bytes / max(models.original.bytes, 1),
         }
+        for name in ("load_seconds", "first_request_ms", "peak_rss_bytes"):
+            for side in ("original", "optimized"):
+                numbers[f"{side}_{name}"] = getattr(getattr(models, side), name)
+        for ratio in models.ratios:
+            numbers[f"{ratio.metric}{f'/batch_{ratio.batch}' if ratio.batch else ''}"] = ratio.value
         for dataset, result in self.verdict.datasets.items():
-            numbers[f"{dataset}/examples"] = float(result.examples)
+            numbers[f"{dataset}/examples"] = result.examples
+            numbers[f"{dataset}/bad_records"] = result.bad_records
             for key, output in result.outputs.items():
-                found = {f"{dataset}/{key}/{name}": value for name, value in output.numbers().items()}
-                numbers |= {name: value for name, value in found.items() if math.isfinite(value)}
-        return numbers
+                numbers |= {f"{dataset}/{key}/{name}": value for name, value in output.numbers().items()}
+            for key, label in (result.labels or {}).items():
+                for side in ("original", "optimized", "difference"):
+                    numbers[f"{dataset}/label/{key}/{side}"] = getattr(label, side)
+        return {name: float(number) for name, number in numbers.items() if number is not None and math.isfinite(number)}
+
+    def confusion(self) -> tuple[list[str], list[list[int]]] | None:
+        """(classes, counts): a row for each top class of the original, a column for each of the optimized model.
+
+        All datasets with the same classes as the first are added up; None where no dataset has any.
+        """
+        found = [result.confusion for result in self.verdict.datasets.values() if result.confusion is not None]
+        if not found:
+            return None
+        classes = found[0].classes
+        alike = [one.counts for one in found if (one.output, one.classes) == (found[0].output, classes)]
+        return classes, [[sum(one.get(old, {}).get(new, 0) for one in alike) for new in classes] for old in classes]
 
 
 @dataclass(frozen=True)
 class SlimReport:
-    """What `slim` made. path: the servable. report: the directory with verdict.json and report.html, or None."""
+    """What `slim` made. path: the servable. report: the directory with verdict.json and the report, or None."""
 
     path: Path | str
     report: Path | str | None

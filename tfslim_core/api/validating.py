@@ -28,6 +28,8 @@ def validate(
     label: str | None = None,
     slices: Sequence[str] = (),
     batch_size: int = 32,
+    batch_sizes: Sequence[int] = (1, 32),
+    costs: bool = True,
     fail_on_bad_records: float = 0.01,
     tags: Sequence[str] = ("serve",),
     inputs: Sequence[str] | None = None,
@@ -37,12 +39,14 @@ def validate(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> ValidationReport:
-    """Run both models on the data, as a Beam job, and judge the difference: verdict.json and report.html in `out`.
+    """Run both models on the data, as a Beam job, and judge the difference: verdict.json, report.html and
+    report.md in `out`.
 
     data: name -> path or glob. bundle: the one that was re-exported; the report then tells what was done to the model.
     inputs, outputs, graph: of an original that has no signatures, as in freeze. gates: expressions such as
     "top1_agreement>=0.99"; the default ones unless told. slices: keys of the data by whose values examples are told
-    apart, as "language", or with buckets as "length:10,100".
+    apart, as "language", or with buckets as "length:10,100". batch_size: of the comparison. batch_sizes: to measure
+    latency and throughput at. costs: whether to measure these, load time and memory at all.
 
     Raises:
         ModelError: a model cannot be opened, or the optimized one has another interface.
@@ -78,6 +82,8 @@ def validate(
             fail_on_bad_records=fail_on_bad_records,
             tags=tags,
             beam_options=beam_options,
+            measure_costs=costs,
+            latency_batches=batch_sizes,
             progress=progress,
         )
         if bundle is None:

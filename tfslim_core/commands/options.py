@@ -119,3 +119,15 @@ def named_paths(data: Sequence[str] | None, flag: str = "--data") -> dict[str, s
 def listed(names: str) -> list[str]:
     """Names with commas between."""
     return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def whole_numbers(numbers: str, flag: str) -> list[int]:
+    """Whole numbers from 1 on with commas between, ascending and each once.
+
+    Raises:
+        UsageError: something else is among them.
+    """
+    texts = listed(numbers)
+    if not texts or not all(text.isascii() and text.isdecimal() and 0 < int(text) < 1 << 31 for text in texts):
+        raise UsageError(f"{flag} {numbers}: give whole numbers from 1 on with commas between, e.g. {flag} 1,8,32")
+    return sorted({int(text) for text in texts})

@@ -67,7 +67,7 @@ def slim(
     data: Data = None,
     gate: Gates = None,
     report_dir: Annotated[
-        Path | None, typer.Option("--report", metavar="DIR", help="Where verdict.json and report.html go.")
+        Path | None, typer.Option("--report", metavar="DIR", help="Where verdict.json and the report go.")
     ] = None,
     transforms: Annotated[str | None, typer.Option(help="Instead of the default set.")] = None,
     signatures: Annotated[str | None, typer.Option(help="The signatures to keep, with commas between; all.")] = None,

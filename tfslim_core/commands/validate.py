@@ -25,6 +25,7 @@ from tfslim_core.commands.options import (
     Tags,
     listed,
     named_paths,
+    whole_numbers,
 )
 from tfslim_core.commands.printing import conclude, exit_by, print_json, print_table
 from tfslim_core.commands.untrusted import may_be_untrusted
@@ -40,7 +41,7 @@ def validate(
         Path, typer.Argument(metavar="ORIGINAL", help="The model as it was, of any format.", show_default=False)
     ],
     optimized: Annotated[Path, typer.Argument(metavar="OPTIMIZED", help="The model to judge.", show_default=False)],
-    report_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where verdict.json and report.html go.")],
+    report_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where verdict.json and the report go.")],
     data: Data = None,
     gate: Gates = None,
     signature: Signature = None,
@@ -48,6 +49,12 @@ def validate(
     label: Label = None,
     slices: Slices = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in a request.")] = 32,
+    batch_sizes: Annotated[
+        str, typer.Option(metavar="SIZES", help="To measure latency and throughput at, with commas between.")
+    ] = "1,32",
+    no_costs: Annotated[
+        bool, typer.Option("--no-costs", help="Leave out latency, throughput, load time and memory.")
+    ] = False,
     fail_on_bad_records: BadRecords = None,
     tags: Tags = "serve",
     inputs: Inputs = None,
@@ -74,6 +81,8 @@ def validate(
             label=label,
             slices=slices or (),
             batch_size=batch_size,
+            batch_sizes=whole_numbers(batch_sizes, "--batch-sizes"),
+            costs=not no_costs,
             fail_on_bad_records=0.01 if fail_on_bad_records is None else fail_on_bad_records,
             tags=listed(tags),
             inputs=listed(inputs) if inputs else None,

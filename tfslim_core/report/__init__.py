@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tfslim_core.report.context import Answer, Change, Histogram, ReportContext, Skipped, Stage, Weight
+from tfslim_core.report.context import Answer, BadRecords, Change, Histogram, ReportContext, Skipped, Stage, Weight
 from tfslim_core.report.markdown import report_markdown
 from tfslim_core.report.page import write_report
 from tfslim_core.report.terminal import before_after_table
 
 __all__ = [
     "Answer",
+    "BadRecords",
     "Change",
     "Histogram",
     "ReportContext",

@@ -68,6 +68,17 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class BadRecords:
+    """Records of a dataset that one error kept out of the comparison; file and record tell where the first is."""
+
+    dataset: str
+    error: str
+    count: int
+    file: str
+    record: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReportContext:
     """Everything is optional: what is missing is left out of the report.
 
@@ -77,6 +88,7 @@ class ReportContext:
     bytes_before, bytes_after: (label, bytes) over the whole directory; the same label means the same thing in both.
     live_parameters: numbers that the served signatures read.
     error_histograms: dataset -> output -> histogram of absolute errors.
+    bad_records: of each dataset, by error. main_output: the output that checks without a name mean.
     dropped: what the optimized model lacks on purpose, such as optimizer state.
     """
 
@@ -96,3 +108,5 @@ class ReportContext:
     error_histograms: Mapping[str, Mapping[str, Histogram]] = field(default_factory=dict)
     answers: Sequence[Answer] = ()
     dropped: Sequence[str] = ()
+    bad_records: Sequence[BadRecords] = ()
+    main_output: str | None = None

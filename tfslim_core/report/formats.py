@@ -71,6 +71,19 @@ def ratio(value: float | None) -> str:
     return f"{number(value, 2 if value is not None and value < 0.1 else 3)}×" if known(value) else DASH
 
 
+def signed(value: float | None) -> str:
+    """A difference: +0.0032, −0.0012, 0."""
+    text = number(abs(value) if value is not None else None)
+    return text if value is None or text in (DASH, "0") else f"{'+' if value > 0 else '−'}{text}"
+
+
+def per_second(value: float | None) -> str:
+    """How many examples a second: 823 /s, 12.3 k/s."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    return f"{number(value)} /s" if value < 1e4 else f"{magnitude(value)}/s"
+
+
 def against(value: float | None, bound: float) -> str:
     """A value that is read beside a bound, with as many digits as it takes to tell the two apart."""
     if value is None or not math.isfinite(value) or value == bound:

@@ -8,16 +8,19 @@ from typing import Literal
 
 from tfslim_core.report import formats
 from tfslim_core.report.context import ReportContext
-from tfslim_core.verdict import Percentiles, Verdict
+from tfslim_core.report.metrics import between
+from tfslim_core.verdict import CostRatio, Interval, Percentiles, Verdict
 
 Tone = Literal["better", "same", "worse", "unknown"]
 # Repeated measurements of the same model differ by this much.
 NOISE = 0.05
+# Nobody cares for less.
+SAME = 0.005
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One cost before and after. `ratio` is after / before, and less is better."""
+    """One cost before and after. `ratio` is after / before; interval: of the ratio, in words, empty where not known."""
 
     label: str
     before: float | None
@@ -27,6 +30,7 @@ class Row:
     ratio: float | None
     change: str
     tone: Tone
+    interval: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Answers:
     label: str
     text: str
     where: str
+    interval: str = ""
 
 
 def rows(verdict: Verdict | None, context: ReportContext) -> list[Row]:
@@ -51,6 +56,7 @@ def answers(verdict: Verdict | None) -> list[Answers]:
         _worst(verdict, "Same top class", "top1_agreement", min, formats.share),
         _worst(verdict, "Exactly equal", "exact_match", min, formats.share),
         _worst(verdict, "Relative error", "rel_l2_error", max, formats.number),
+        _worst(verdict, "KL divergence", "kl_divergence", max, formats.number),
         _worst(verdict, "Largest error", "max_abs_error", max, formats.number),
     )
     return [one for one in found if one is not None]
@@ -62,20 +68,32 @@ def compare(
     after: float | None,
     form: Callable[[float | None], str],
     words: tuple[str, str] = ("smaller", "larger"),
+    *,
+    measured: CostRatio | None = None,
+    more_is_better: bool = False,
 ) -> Row:
-    """A row; `words` say what a lesser and a greater value after than before mean."""
+    """A row; `words` say what a lesser and a greater value after than before mean. measured: the ratio round by round,
+    which is nearer the truth than that of the two values.
+    """
     ratio = after / before if before and after is not None else None
+    noise = measured.interval if measured is not None else None
+    if ratio is not None and measured is not None:
+        ratio = measured.value
     tone: Tone = "unknown" if ratio is None else "same"
-    if ratio is not None and abs(ratio - 1) > NOISE:
-        tone = "better" if ratio < 1 else "worse"
-    return Row(label, before, after, form(before), form(after), ratio, change(ratio, *words), tone)
+    told = change(ratio, *words)
+    low, high = noise or (1 - NOISE, 1 + NOISE)
+    if ratio is not None and not low <= (1 if noise else ratio) <= high and abs(ratio - 1) >= SAME:
+        tone = "better" if (ratio < 1) is not more_is_better else "worse"
+    elif ratio is not None and noise and abs(ratio - 1) >= SAME:
+        told = "within the noise"
+    return Row(label, before, after, form(before), form(after), ratio, told, tone, between(noise, formats.ratio))
 
 
 def change(ratio: float | None, less: str = "smaller", more: str = "larger") -> str:
     """A ratio in words: 15.3× smaller, 12 % larger, the same."""
     if ratio is None:
         return ""
-    if abs(ratio - 1) < 0.005:
+    if abs(ratio - 1) < SAME:
         return "the same"
     if 0.5 <= ratio < 2:
         return f"{abs(ratio - 1) * 100:.0f} % {less if ratio < 1 else more}"
@@ -98,8 +116,14 @@ def _rows(verdict: Verdict | None, context: ReportContext) -> Iterator[Row]:
         return
     original, optimized = verdict.models.original, verdict.models.optimized
     faster = ("faster", "slower")
-    yield compare("Load time", original.load_seconds, optimized.load_seconds, formats.seconds, faster)
-    yield compare("Peak memory", original.peak_rss_bytes, optimized.peak_rss_bytes, formats.size)
+    for label, name, metric, form, told in (
+        ("Load time", "load_seconds", "load_ratio", formats.seconds, faster),
+        ("First request", "first_request_ms", "first_request_ratio", formats.milliseconds, faster),
+        ("Peak memory", "peak_rss_bytes", "memory_ratio", formats.size, ("smaller", "larger")),
+    ):
+        yield compare(
+            label, getattr(original, name), getattr(optimized, name), form, told, measured=measured(verdict, metric)
+        )
     for batch in batches(verdict):
         where, old, new = _slowest(verdict, batch)
         yield compare(
@@ -108,7 +132,20 @@ def _rows(verdict: Verdict | None, context: ReportContext) -> Iterator[Row]:
             new.p50 if new else None,
             formats.milliseconds,
             faster,
+            measured=measured(verdict, "latency_ratio", batch),
         )
+    paces = original.throughput_per_second, optimized.throughput_per_second
+    for batch in sorted(paces[0] | paces[1], key=batch_order)[-1:]:
+        label = f"Throughput, batch {batch}"
+        slow, fast = (pace.get(batch) for pace in paces)
+        one = measured(verdict, "throughput_ratio", batch)
+        yield compare(label, slow, fast, formats.per_second, ("less", "more"), measured=one, more_is_better=True)
+
+
+def measured(verdict: Verdict, metric: str, batch: str | None = None) -> CostRatio | None:
+    """A ratio of costs, where it was measured round by round."""
+    found = (one for one in verdict.models.ratios if (one.metric, one.batch) == (metric, batch))
+    return next(found, None)
 
 
 def model_bytes(verdict: Verdict | None, context: ReportContext) -> tuple[int | None, int | None]:
@@ -150,19 +187,19 @@ def _worst(
     verdict: Verdict,
     label: str,
     metric: str,
-    pick: Callable[..., tuple[float, str]],
+    pick: Callable[..., tuple[float, str, Interval | None]],
     form: Callable[[float | None], str],
 ) -> Answers | None:
     values = [
-        (value, f"{output}, {name}" if len(verdict.datasets) > 1 else output)
+        (value, f"{output}, {name}" if len(verdict.datasets) > 1 else output, metrics.intervals.get(metric))
         for name, dataset in verdict.datasets.items()
         for output, metrics in dataset.outputs.items()
         if (value := getattr(metrics, metric)) is not None and formats.known(value)
     ]
     if not values:
         return None
-    value, where = pick(values, key=lambda one: one[0])
-    return Answers(label, form(value), where)
+    value, where, interval = pick(values, key=lambda one: one[0])
+    return Answers(label, form(value), where, between(interval, form))
 
 
 def _over(value: int | None, live: int) -> float | None:

@@ -10,7 +10,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from tfslim_core.report import formats, headline, words
+from tfslim_core.report import formats, headline, metrics, words
 from tfslim_core.report.svg import visible
 
 
@@ -32,12 +32,22 @@ def environment() -> Environment:
         magnitude=formats.magnitude,
         milliseconds=formats.milliseconds,
         number=formats.number,
+        per_second=formats.per_second,
         ratio=formats.ratio,
         seconds=formats.seconds,
         share=formats.share,
+        signed=formats.signed,
         size=formats.size,
     )
-    made.globals.update(change=headline.change, result=words.result)
+    made.globals.update(
+        between=metrics.between,
+        change=headline.change,
+        check_interval=metrics.check_interval,
+        label_name=metrics.label_name,
+        ratio=formats.ratio,
+        result=words.result,
+        signed=formats.signed,
+    )
     return made
 
 

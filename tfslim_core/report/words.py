@@ -24,9 +24,13 @@ def sentence(verdict: Verdict) -> str:
 
 
 def result(check: Check) -> str:
-    """How one check ended: held, broken, or no value where there was nothing to compare."""
+    """How one check ended: held, broken, undecided where it proves nothing, or no value where there was nothing to
+    compare.
+    """
     if check.value is None or math.isnan(check.value):
         return "no value"
+    if check.undecided:
+        return "undecided"
     return "held" if check.passed else "broken"
 
 

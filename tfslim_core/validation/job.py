@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,26 +14,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tfslim_core import gate, storage
+from tfslim_core import gate
+from tfslim_core.compared_models import compared_models
 from tfslim_core.costs import Costs, measure_pair
+from tfslim_core.details import tell_detail
 from tfslim_core.errors import DataError, ModelError, UsageError, nearest
 from tfslim_core.metrics import WorstCase
 from tfslim_core.metrics import main_output as guess_main_output
+from tfslim_core.report import BadRecords
 from tfslim_core.saved_model.served_signatures import Signature
 from tfslim_core.served import signatures_of
 from tfslim_core.validation import pipeline
 from tfslim_core.validation.batches import Batch, Batcher
+from tfslim_core.validation.dead_letters import by_error, write_dead_letters
+from tfslim_core.validation.expected import expected_records
 from tfslim_core.validation.feeding import Feeding, choose_signature, feeding, has_batch_axis
+from tfslim_core.validation.pace import Pace
 from tfslim_core.validation.paired_models import OpenModel, PairHandler, open_served_model
 from tfslim_core.validation.records import Letter, Record, split_place
 from tfslim_core.validation.slicing import MOST_SLICES, parse_slicings
 from tfslim_core.validation.sources import Dataset, first_records, open_dataset, shards
 from tfslim_core.validation.tally import DatasetSummary
-from tfslim_core.verdict import DatasetResult, LatencyPair, ModelCosts, Models, SliceResult, Verdict, WorstExample
+from tfslim_core.verdict import DatasetResult, LatencyPair, SliceResult, Verdict, WorstExample
 
-DEAD_LETTERS = "dead_letters.jsonl"
 LATENCY_BATCHES = (1, 32)
 _WORST_TOLD = 20
+_EVERY_SECONDS = 0.1
+
+_log = logging.getLogger("tfslim")
 
 Feeds = Mapping[str, NDArray[Any]]
 Progress = Callable[[str, int, int], None]
@@ -46,6 +55,7 @@ class ValidationResult:
     compared. histograms: dataset -> output -> (edges, counts) of absolute errors, first edge 0, last infinite.
     worst: dataset -> (output, case), the main output's first; the index of a case is the record's number in its
     dataset, from 0 on, as in the verdict. costs: of original and optimized; None where they were not measured.
+    bad_records: by dataset and error.
     """
 
     verdict: Verdict
@@ -54,6 +64,7 @@ class ValidationResult:
     histograms: Mapping[str, Mapping[str, tuple[list[float], list[int]]]] = field(default_factory=dict)
     worst: Mapping[str, Sequence[tuple[str, WorstCase]]] = field(default_factory=dict)
     costs: tuple[Costs, Costs] | None = None
+    bad_records: Sequence[BadRecords] = ()
 
 
 def validate(
@@ -72,6 +83,7 @@ def validate(
     tags: Sequence[str] = ("serve",),
     beam_options: Sequence[str] = (),
     measure_costs: bool = True,
+    latency_batches: Sequence[int] = LATENCY_BATCHES,
     progress: Progress | None = None,
     open_model: OpenModel = open_served_model,
 ) -> ValidationResult:
@@ -82,7 +94,8 @@ def validate(
     data: name -> path or glob. gates: see gate.parse; the default ones where there are none. slices: see
     slicing.parse_slicing; examples are told apart by each of these keys too. fail_on_bad_records: the
     share of bad records, per dataset, above which the data counts as broken. progress: told (what, done, in all), 0 in
-    all where that is not known. open_model: opens each model in the workers.
+    all where that is not known. latency_batches: the batch sizes to measure latency and throughput at.
+    open_model: opens each model in the workers.
 
     Raises:
         UsageError: a gate or a slice cannot be understood or answered, or there are gates and no data.
@@ -94,6 +107,7 @@ def validate(
     if parsed and not data:
         raise UsageError("--gate needs data to hold it against; give --data NAME=PATH")
     before, after = (signatures_of(path, tuple(tags)) for path in (original, optimized))
+    _check_latency_batches(parsed, latency_batches, measured=measure_costs)
     datasets = {name: open_dataset(name, path) for name, path in data.items()}
     firsts = {name: first_records(dataset) for name, dataset in datasets.items()}
     served = before[choose_signature(before, signature, [r for rs in firsts.values() for r in rs], _paths(data))]
@@ -117,21 +131,21 @@ def validate(
         main=main_output,
     )
     handler = PairHandler(str(original), str(optimized), tuple(tags), served.name, open_model)
-    summaries, letters = _run(plan, handler, beam_options, progress)
+    summaries, letters = _run(plan, handler, beam_options, progress, Pace(_expected(datasets)))
     _check_bad_records(datasets, summaries, letters, fail_on_bad_records)
     _check_slices(datasets, summaries)
     costs = None
     latencies: dict[str, LatencyPair] = {}
     timed = next((name for name in datasets if name in summaries and summaries[name].examples), None)
     if measure_costs:
-        feeds = _latency_feeds(feedings[timed], firsts[timed]) if timed else {}
+        feeds = _latency_feeds(feedings[timed], firsts[timed], latency_batches) if timed else {}
         costs = measure_pair(original, optimized, feeds, served.name, tags, progress=_steps(progress))
         latencies = {timed: _latency_pair(costs)} if timed else {}
     findings = {
         name: _findings(summaries.get(name, DatasetSummary()), letters.get(name, []), latencies.get(name))
         for name in datasets
     }
-    models = Models(original=_model_costs(original, costs, 0), optimized=_model_costs(optimized, costs, 1))
+    models = compared_models(original, optimized, costs)
     judged = gate.evaluate(parsed, findings, models, main_output)
     chosen = main_output or _main_of(summaries)
     worst = {name: _worst(found, summaries[name], chosen) for name, found in findings.items() if name in summaries}
@@ -140,9 +154,16 @@ def validate(
         reasons=judged.reasons,
         checks=judged.checks,
         models=models,
-        datasets={name: _dataset_result(found, worst.get(name, [])) for name, found in findings.items()},
+        datasets={
+            name: _dataset_result(found, worst.get(name, []), summaries.get(name, DatasetSummary()))
+            for name, found in findings.items()
+        },
     )
-    _write_dead_letters(out, datasets, summaries, letters)
+
+    def locate(name: str, letter: Letter) -> tuple[str, int]:
+        return _locate(datasets[name], summaries.get(name), letter.place)
+
+    write_dead_letters(out, letters, locate)
     verdict.write(out)
     return ValidationResult(
         verdict=verdict,
@@ -151,28 +172,39 @@ def validate(
         histograms={name: _histograms(found) for name, found in findings.items()},
         worst=worst,
         costs=costs,
+        bad_records=by_error(letters, locate),
     )
 
 
 def _run(
-    plan: pipeline.Plan, handler: PairHandler, beam_options: Sequence[str], progress: Progress | None
+    plan: pipeline.Plan, handler: PairHandler, beam_options: Sequence[str], progress: Progress | None, pace: Pace
 ) -> tuple[dict[str, DatasetSummary], dict[str, list[Letter]]]:
     if not plan.shards:
         return {}, {}
-    done = 0
+    told = 0.0
 
-    def told(examples: int) -> None:
-        nonlocal done
-        done += examples
-        if progress:
-            progress("compare", done, 0)
+    def tell(examples: int) -> None:
+        nonlocal told
+        pace.add(examples)
+        if progress and time.monotonic() > told + _EVERY_SECONDS:
+            told = time.monotonic()
+            tell_detail(progress, "compare", pace.examples, pace.total, pace.words())
 
     with tempfile.TemporaryDirectory(prefix="tfslim-") as folder:
-        summaries, letters = pipeline.run(plan, handler, shared_folder(beam_options) or folder, beam_options, told)
+        summaries, letters = pipeline.run(plan, handler, shared_folder(beam_options) or folder, beam_options, tell)
+    if progress:
+        tell_detail(progress, "compare", pace.examples, pace.total, pace.words())
+    _log.info("compare: %s", pace.summary(sum(summary.examples for summary in summaries.values())))
     for summary in summaries.values():
         if summary.broken:
             raise ModelError(summary.broken)
     return summaries, letters
+
+
+def _expected(datasets: Mapping[str, Dataset]) -> int | None:
+    """Examples in all, about."""
+    counts = [expected_records(dataset) for dataset in datasets.values()]
+    return sum(count or 0 for count in counts) if None not in counts else None
 
 
 def shared_folder(beam_options: Sequence[str]) -> str | None:
@@ -198,6 +230,14 @@ def _check_main(main: str | None, served: Signature) -> None:
     if main is not None and main not in served.outputs:
         hint = nearest(main, served.outputs)
         raise UsageError(f"--main-output: no output {main!r}{hint} (there are: {', '.join(served.outputs)})")
+
+
+def _check_latency_batches(gates: Sequence[gate.Gate], sizes: Sequence[int], *, measured: bool) -> None:
+    if measured and (not sizes or min(sizes) < 1):
+        raise UsageError("--batch-sizes takes whole numbers from 1 on, with commas between")
+    for one in gates:
+        if not measured and one.metric in gate.MODEL_METRICS and one.metric != "size_ratio":
+            raise UsageError(f"gate '{one}' needs what --no-costs leaves out; drop one of the two")
 
 
 def _check_bad_records(
@@ -274,7 +314,9 @@ def _worst(found: gate.Findings, summary: DatasetSummary, main: str | None) -> l
     return [(key, case) for key in keys for case in found.outputs[key].worst][:_WORST_TOLD]
 
 
-def _dataset_result(found: gate.Findings, worst: Sequence[tuple[str, WorstCase]]) -> DatasetResult:
+def _dataset_result(
+    found: gate.Findings, worst: Sequence[tuple[str, WorstCase]], summary: DatasetSummary
+) -> DatasetResult:
     return DatasetResult(
         examples=found.examples,
         bad_records=found.bad_records,
@@ -284,6 +326,7 @@ def _dataset_result(found: gate.Findings, worst: Sequence[tuple[str, WorstCase]]
         without_label=found.without_label if found.labels is not None else None,
         slices={name: _slice_result(part) for parts in found.slices.values() for name, part in parts.items()},
         worst=[WorstExample(index=case.index, output=key, error=case.error, input=case.input) for key, case in worst],
+        confusion=summary.confusion,
     )
 
 
@@ -299,17 +342,16 @@ def _histograms(found: gate.Findings) -> dict[str, tuple[list[float], list[int]]
     return {key: output.histogram for key, output in found.outputs.items() if output.histogram is not None}
 
 
-def _latency_feeds(fed: Feeding, records: Sequence[Record]) -> dict[int, Feeds]:
+def _latency_feeds(fed: Feeding, records: Sequence[Record], sizes: Sequence[int]) -> dict[int, Feeds]:
     """Real requests to time: the first records that batch together, repeated where there are too few."""
     if not all(has_batch_axis(spec) and not (spec.shape and spec.shape[0]) for spec in fed.inputs.values()):
         batches = _batches(fed, records, 1)
         return {1: batches[0].feeds} if batches else {}
-    largest = max(_batches(fed, records, max(LATENCY_BATCHES)), key=len, default=None)
+    largest = max(_batches(fed, records, max(sizes)), key=len, default=None)
     if largest is None:
         return {}
     return {
-        size: {key: array[np.arange(size) % len(largest)] for key, array in largest.feeds.items()}
-        for size in LATENCY_BATCHES
+        size: {key: array[np.arange(size) % len(largest)] for key, array in largest.feeds.items()} for size in sizes
     }
 
 
@@ -329,35 +371,8 @@ def _latency_pair(costs: tuple[Costs, Costs]) -> LatencyPair:
     return LatencyPair(original=original, optimized=optimized)
 
 
-def _model_costs(path: Path, costs: tuple[Costs, Costs] | None, which: int) -> ModelCosts:
-    measured = costs[which] if costs else None
-    return ModelCosts(
-        bytes=storage.size(path),
-        load_seconds=measured.load_seconds if measured else None,
-        peak_rss_bytes=measured.peak_rss_bytes if measured else None,
-        digest=storage.digest(path),
-    )
-
-
 def _steps(progress: Progress | None) -> Callable[[int, int], None] | None:
     return (lambda done, total: progress("measure costs", done, total)) if progress else None
-
-
-def _write_dead_letters(
-    out: Path,
-    datasets: Mapping[str, Dataset],
-    summaries: Mapping[str, DatasetSummary],
-    letters: Mapping[str, list[Letter]],
-) -> None:
-    """One line per bad record: dataset, file, record (its number in the file, from 0 on), error, input if known."""
-    if not any(letters.values()):
-        return
-    with (out / DEAD_LETTERS).open("w") as file:
-        for name, bad in letters.items():
-            for letter in bad:
-                path, record = _locate(datasets[name], summaries.get(name), letter.place)
-                line = {"dataset": name, "file": path, "record": record, "error": letter.error, "input": letter.shown}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _locate(dataset: Dataset, summary: DatasetSummary | None, place: int) -> tuple[str, int]:

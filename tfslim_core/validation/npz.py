@@ -39,6 +39,16 @@ def row_cuts(file: str, every: int) -> Sequence[int]:
     return range(0, max(1, rows), max(1, every * rows // max(1, os.path.getsize(file))))
 
 
+def row_count(file: str) -> int:
+    """How many rows an archive has.
+
+    Raises:
+        DataError: it is damaged, or its arrays differ in length.
+    """
+    with _archive(file) as archive:
+        return _npz_rows(file, archive)
+
+
 def read_rows(part: Range, rows: int, keys: frozenset[str] | None) -> Iterator[Record | BadRecord]:
     """Blocks of rows, read from the archive as they are asked for; arrays without an axis go with every row."""
     with ExitStack() as stack:

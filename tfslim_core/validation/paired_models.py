@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import resource
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from apache_beam.metrics import Metrics
 from apache_beam.ml.inference import base
 from numpy.typing import NDArray
 
@@ -50,13 +52,16 @@ class ModelPair:
 
     def __init__(self, original: Model, optimized: Model, signature: str) -> None:
         self._original, self._optimized, self._signature = original, optimized, signature
+        self._took = {
+            name: Metrics.distribution("tfslim", f"{name}_microseconds") for name in ("original", "optimized")
+        }
 
     def answers(self, batch: Batch) -> Iterator[Answers]:
         """The answers to a batch; if a model fails on it, to each of its examples alone, so that only one is lost."""
         original, optimized, error = None, None, ""
         try:
-            original = self._original.run(self._signature, batch.feeds)
-            optimized = self._optimized.run(self._signature, batch.feeds)
+            original = self._timed("original", self._original, batch)
+            optimized = self._timed("optimized", self._optimized, batch)
         except TfslimError as raised:
             error = str(raised)
         if error and len(batch) > 1:
@@ -64,6 +69,13 @@ class ModelPair:
                 yield from self.answers(batch.row(row))
         else:
             yield Answers(batch, original, optimized, error)
+
+    def _timed(self, name: str, model: Model, batch: Batch) -> Answer:
+        """A model's answer; how long it took goes to the distribution of its name."""
+        start = time.perf_counter_ns()
+        answer = model.run(self._signature, batch.feeds)
+        self._took[name].update((time.perf_counter_ns() - start) // 1000)
+        return answer
 
 
 class NoModels:

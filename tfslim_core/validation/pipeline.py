@@ -136,7 +136,10 @@ class _Sort(beam.DoFn):
     def __init__(self, listener: str) -> None:
         super().__init__()
         self._listener = listener
-        self._examples = beam.metrics.Metrics.counter("tfslim", "examples")
+        self._examples, self._batches, self._failures = (
+            beam.metrics.Metrics.counter("tfslim", name) for name in ("examples", "batches", "failures")
+        )
+        self._sizes = beam.metrics.Metrics.distribution("tfslim", "batch_size")
 
     def process(self, element: Answers | LoadFailure) -> Iterator[tuple[str, Any] | TaggedOutput]:
         if isinstance(element, LoadFailure):
@@ -148,7 +151,12 @@ class _Sort(beam.DoFn):
             yield TaggedOutput(_LETTERS, letter)
         else:
             yield batch.dataset, element
-        self._examples.inc(len(batch))
+        if len(batch):
+            self._examples.inc(len(batch))
+            self._batches.inc()
+            self._sizes.update(len(batch))
+            if element.optimized is None and element.original is not None:
+                self._failures.inc(len(batch))
         if self._listener in _listeners:
             _listeners[self._listener](len(batch))
 

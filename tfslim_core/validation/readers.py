@@ -171,6 +171,15 @@ def _parquet_cuts(file: str, every: int) -> Sequence[int]:
     return range(max(1, _parquet(file).num_row_groups))
 
 
+def parquet_rows(file: str) -> int:
+    """How many rows a parquet file has.
+
+    Raises:
+        DataError: it is no parquet file, or is cut off.
+    """
+    return int(_parquet(file).metadata.num_rows)
+
+
 def _read_parquet(part: Range, rows: int, keys: frozenset[str] | None) -> Iterator[Item]:
     file = _parquet(part.file)
     wanted = [name for name in file.schema_arrow.names if keys is None or name in keys]

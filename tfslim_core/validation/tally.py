@@ -16,8 +16,9 @@ from pydantic import BaseModel, TypeAdapter
 from tfslim_core.labels import LabelStats
 from tfslim_core.metrics import ErrorStats, OutputSummary, kind_of, main_output, scores_classes
 from tfslim_core.validation.batches import Batch
+from tfslim_core.validation.confusion import ConfusionStats
 from tfslim_core.validation.slicing import MOST_SLICES
-from tfslim_core.verdict import LabelMetric
+from tfslim_core.verdict import Confusion, LabelMetric
 
 Answer = Mapping[str, NDArray[Any]]
 
@@ -44,6 +45,7 @@ class DatasetSummary:
     broken: str = ""
     slices: dict[str, dict[str, DatasetSummary]] = field(default_factory=dict)
     crowded: list[str] = field(default_factory=list)
+    confusion: Confusion | None = None
 
     def to_json(self) -> bytes:
         """The summary as a file's content."""
@@ -75,6 +77,7 @@ class DatasetStats:
     broken: str = ""
     slices: dict[str, dict[str, DatasetStats]] = field(default_factory=dict)
     crowded: set[str] = field(default_factory=set)
+    confusion: ConfusionStats = field(default_factory=ConfusionStats)
 
     def add(self, batch: Batch, original: Answer, optimized: Answer) -> None:
         """Add the answers to a batch, and what it tells of finished ranges."""
@@ -87,6 +90,7 @@ class DatasetStats:
             if key in original and key in optimized:
                 stats = self.outputs.setdefault(key, ErrorStats(self.resampled))
                 stats.add_batch(original[key], optimized[key], places, batch.describe)
+        self.confusion.add(original, optimized, self.main)
         if batch.labels is not None:
             self.labels = self.labels or LabelStats(self.resampled)
             self.labels.add(batch.labels, original, optimized, self._main(original), batch.places)
@@ -116,6 +120,7 @@ class DatasetStats:
             for name, theirs in parts.items():
                 if (mine := self._slice(key, name)) is not None:
                     mine.merge(theirs)
+        self.confusion.merge(other.confusion)
         self.finished.update(other.finished)
         self.broken = min(filter(None, (self.broken, other.broken)), default="")
 
@@ -137,6 +142,7 @@ class DatasetStats:
                 if key not in self.crowded
             },
             crowded=sorted(self.crowded),
+            confusion=self.confusion.summary(),
         )
 
     def _main(self, original: Answer) -> str | None:
