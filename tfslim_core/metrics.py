@@ -345,9 +345,12 @@ class ErrorStats:
         a: Array = _as_float64(original).reshape(rows, -1)
         b: Array = _as_float64(optimized).reshape(rows, -1)
         with np.errstate(all="ignore"):
-            error: Array = np.abs(b - a)
-        if np.isfinite(error).all():
-            row_errors = error.max(1, initial=0.0)
+            error: Array = b - a
+            np.abs(error, out=error)
+            row_errors: Array = error.max(1, initial=0.0)
+        # A NaN or an infinity anywhere in a row is its maximum.
+        largest = float(row_errors.max(initial=0.0))
+        if math.isfinite(largest):
             columns[_FINITE] = error.size // rows
             finite = error
         else:
@@ -358,9 +361,10 @@ class ErrorStats:
             row_errors = np.where(usable, error, np.where(mismatched, math.inf, 0.0)).max(1, initial=0.0)
             columns[_FINITE] = usable.sum(1)
             finite = error[usable]
+            largest = float(finite.max(initial=0.0))
             a, b, error = (np.where(usable, x, 0.0) for x in (a, b, error))
         self.finite += finite.size
-        self.max_error = max(self.max_error, float(finite.max(initial=0.0)))
+        self.max_error = max(self.max_error, largest)
         with np.errstate(all="ignore"):
             columns[_ERROR] = error.sum(1)
             for column, x, y in ((_SQUARED, error, error), (_ORIGINAL, a, a), (_OPTIMIZED, b, b), (_PRODUCT, a, b)):
@@ -371,7 +375,7 @@ class ErrorStats:
             total.add(term)
         if self.histogram is not None:
             self.histogram.add(finite)
-        return np.asarray(row_errors)
+        return row_errors
 
     def _watch_constant(self, original: Array) -> None:
         if not self.constant:
