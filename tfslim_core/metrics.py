@@ -28,6 +28,7 @@ WORST_KEPT = 10
 # Values that are worked on at a time, so that the temporary arrays stay in the cache.
 _BLOCK = 1 << 16
 SHOWN_VALUES = 16
+SHOWN_ANSWERS = 256  # values: of an answer one wants to see those that differ
 SHOWN_CHARACTERS = 400
 # What an example adds to the sums that are resampled.
 _FINITE, _ERROR, _SQUARED, _ORIGINAL, _OPTIMIZED, _PRODUCT, _EXACT, _ELEMENTS = range(8)
@@ -110,8 +111,8 @@ def main_output(outputs: Mapping[str, tuple[Kind, bool]]) -> str | None:
     return next(iter([*scoring, *floats, *outputs]), None)
 
 
-def shorten(value: Any) -> Any:
-    """A value cut for reading: text of at most 400 characters, at most 16 numbers of an array; always fit for JSON."""
+def shorten(value: Any, most: int = SHOWN_VALUES) -> Any:
+    """A value cut for reading: text of at most 400 characters, so many values of an array; always fit for JSON."""
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     if isinstance(value, str):
@@ -132,8 +133,10 @@ def shorten(value: Any) -> Any:
         if isinstance(item, float) and not math.isfinite(item):
             return str(item)
         return item if isinstance(item, bool | int | float) else str(item)
-    shown = [shorten(item) for item in array.reshape(-1)[:SHOWN_VALUES]]
-    return shown if array.size <= SHOWN_VALUES else [*shown, f"… ({array.size:,} values of shape {list(array.shape)})"]
+    first = array.reshape(-1)[:most]
+    plain = first.dtype.kind in "iuf" and bool(np.isfinite(first).all())
+    shown = first.tolist() if plain else [shorten(item) for item in first]
+    return shown if array.size <= most else [*shown, f"… ({array.size:,} values of shape {list(array.shape)})"]
 
 
 @dataclass
@@ -410,8 +413,8 @@ class ErrorStats:
                 int(indices[row]),
                 float(errors[row]),
                 describe(row),
-                shorten(_row(original, row, len(errors))),
-                shorten(_row(optimized, row, len(errors))),
+                shorten(_row(original, row, len(errors)), SHOWN_ANSWERS),
+                shorten(_row(optimized, row, len(errors)), SHOWN_ANSWERS),
             )
             for row in sorted(rows, key=lambda row: (-errors[row], indices[row]))[:WORST_KEPT]
         ]

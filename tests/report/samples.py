@@ -317,6 +317,8 @@ def context(count=6):
                 [0.01, 0.419, 0.531, 0.002, 0.001, 0.03, 0.007],
             ),
             Answer("files", 17, "scores", "sql", "php"),
+            # Unbroken and long, as an answer of strings or of numbers in several axes may be.
+            Answer("files", 8, "embedding", [["x" * 300], [1.0]], [[2.446810087874951e-09] * 40, "z" * 200]),
         ],
         bad_records=[
             BadRecords("files", "'text': expected a string, found a number", 2, "data/files-03.jsonl", 118),

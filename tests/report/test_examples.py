@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 
+from tfslim_core.metrics import shorten
 from tfslim_core.report.examples import LONGEST, readable, side_by_side
 
 
@@ -33,6 +35,21 @@ def test_what_is_not_a_row_of_numbers_is_shown_whole():
 
 def test_nan_in_an_answer():
     assert side_by_side([math.nan, 1.0], [0.5, 1.0]) == [("0", "–", "0.5"), ("1", "1", "1")]
+
+
+def test_answers_as_the_job_cuts_them_are_still_numbers():
+    cut = [shorten(np.array([*[0.25] * 200, lone, *[0.25] * 99]), 256) for lone in (np.nan, 1)]
+    assert ("200", "–", "1") in side_by_side(*cut)
+    assert len(side_by_side(*cut)) == 6
+    assert json.dumps(cut[0], allow_nan=False)
+    exact = shorten(np.arange(300, dtype=np.float32), 256)
+    assert exact[:3] == [0.0, 1.0, 2.0]
+    assert exact[256] == "… (300 values of shape [300])"
+
+
+def test_classes_have_their_names():
+    assert side_by_side([0.25, 0.75], [0.5, 0.5], ["cat", "dog"])[0] == ("cat", "0.25", "0.5")
+    assert side_by_side([0.25, 0.75], [0.5, 0.5], ["cat"])[0] == ("0", "0.25", "0.5")
 
 
 def test_long_values_are_cut_and_say_so():
