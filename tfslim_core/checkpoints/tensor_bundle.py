@@ -25,6 +25,7 @@ from tensorflow.core.protobuf import tensor_bundle_pb2
 from tfslim_core.checkpoints.sorted_table import CompressedTableError, masked, read_table, table_bytes
 from tfslim_core.errors import ModelError
 from tfslim_core.saved_model.read import one_line, open_checkpoint
+from tfslim_core.saved_model.slice_keys import slice_key
 from tfslim_core.saved_model.write import write_checkpoint
 from tfslim_core.storage import inside
 from tfslim_core.weights import Array, Weight
@@ -372,34 +373,5 @@ def _slice_specs(stored: Stored) -> list[str]:
     for part in stored.entry.slices:
         extents = [(e.start, e.length if e.HasField("length") else None) for e in part.extent]
         text = ":".join("-" if length is None else f"{start},{length}" for start, length in extents)
-        specs[_slice_key(stored.name, extents)] = f"{sizes} {text}"
+        specs[slice_key(stored.name, extents)] = f"{sizes} {text}"
     return [specs.get(piece.key, "") for piece in stored.pieces]
-
-
-def _slice_key(name: str, extents: Iterable[tuple[int, int | None]]) -> bytes:
-    """The key of a part: TensorFlow's EncodeTensorNameSlice."""
-    extents = list(extents)
-    key = b"\0" + name.encode() + b"\0\1" + _ordered(len(extents))
-    for start, length in extents:
-        key += _ordered_signed(start) + _ordered_signed(-1 if length is None else length)
-    return key
-
-
-def _ordered(number: int) -> bytes:
-    """A number so that bytes sort as it does: how many bytes, then these."""
-    data = number.to_bytes((number.bit_length() + 7) // 8, "big")
-    return bytes([len(data)]) + data
-
-
-def _ordered_signed(number: int) -> bytes:
-    """The same with a sign: as many leading ones as bytes, the sign bit turned around."""
-    bits = (number if number >= 0 else ~number).bit_length() + 1
-    length = next(n for n in range(1, 11) if bits <= 7 * n)
-    if length == 1:
-        return bytes([(number & 0xFF) ^ 0x80])
-    data = bytearray((number & ((1 << (8 * length)) - 1)).to_bytes(length, "big"))
-    header = ((1 << length) - 1) << (16 - length)
-    data[0] ^= header >> 8
-    if length > 1:
-        data[1] ^= header & 0xFF
-    return bytes(data)

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
 from tfslim_core.errors import ModelError
+from tfslim_core.saved_model.slice_keys import slice_key
 
 _FOOTER, _MAGIC = 48, 0xDB4775248B80FB57
 _TRAILER = 5  # bytes behind a block: how it is compressed, and its checksum
@@ -59,14 +60,25 @@ def _check(entries: list[tuple[bytes, bytes]], prefix: str) -> None:
         file = Path(f"{prefix}.data-{shard:05d}-of-{header.num_shards:05d}")
         # A file that is missing is TensorFlow's to tell.
         sizes[shard] = file.stat().st_size if file.is_file() else None
-    for key, value in entries[1:]:
-        _check_entry(key, tensor_bundle_pb2.BundleEntryProto.FromString(value), sizes)
+    found = {key: tensor_bundle_pb2.BundleEntryProto.FromString(value) for key, value in entries[1:]}
+    parts = {part for key, entry in found.items() if entry.slices for part in _part_keys(key, entry)}
+    for key, entry in found.items():
+        if key not in parts and (key.startswith(b"\0") or not _is_text(key)):
+            raise _DamagedError(f"{key[:80].decode(errors='backslashreplace')!r} is no name of a tensor")
+        _check_entry(key, entry, sizes)
+
+
+def _part_keys(key: bytes, entry: tensor_bundle_pb2.BundleEntryProto) -> Iterator[bytes]:
+    """The keys of the parts of a partitioned variable."""
+    if not _is_text(key):
+        return
+    for part in entry.slices:
+        extents = [(e.start, e.length if e.HasField("length") else None) for e in part.extent]
+        yield slice_key(key.decode(), extents)
 
 
 def _check_entry(key: bytes, entry: tensor_bundle_pb2.BundleEntryProto, sizes: dict[int, int | None]) -> None:
     name = key[:80].decode(errors="backslashreplace")
-    if not entry.slices and not _is_text(key):
-        raise _DamagedError(f"{name!r} is no name of a tensor")
     try:
         dtype = tf.as_dtype(entry.dtype)
     except TypeError:
