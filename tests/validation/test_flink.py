@@ -110,5 +110,5 @@ def test_nothing_is_lost_or_counted_twice_when_a_worker_is_killed(flink, case):
 def test_options_of_the_job_server_are_known_and_others_are_not(flink):
     options = runners.options_of([*flink.options(), "--latency_tracking_interval=5"])
     assert not runners.in_process(options)
-    with pytest.raises(UsageError, match=r"--latency_tracking_intervall: neither .* did you mean 'latency_tracking_"):
+    with pytest.raises(UsageError, match=r"--latency_tracking_intervall: neither .* did you mean '--latency_tracking_"):
         runners.options_of([*flink.options(), "--latency_tracking_intervall=5"])

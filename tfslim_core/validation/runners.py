@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import (
     GoogleCloudOptions,
     PipelineOptions,
     PortableOptions,
+    SetupOptions,
     StandardOptions,
 )
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
@@ -46,6 +47,8 @@ def options_of(beam_options: Sequence[str]) -> PipelineOptions:
         standard.runner = IN_PROCESS
         if direct.direct_num_workers != 1 and not any(flag.startswith("--direct_running_mode") for flag in flags):
             direct.direct_running_mode = "multi_processing"
+    # What the job needs are modules that workers have; the session that starts it is nothing of theirs.
+    options.view_as(SetupOptions).save_main_session = "--save_main_session" in flags
     _check_runner(standard.runner)
     _check_known(unknown, options)
     return options
@@ -86,8 +89,8 @@ def results_folder(options: PipelineOptions) -> str | None:
     location = options.view_as(GoogleCloudOptions).temp_location
     where = _elsewhere(options)
     if where is not None and not _URL.match(location or ""):
-        found = f"--temp_location={location} is" if location else "there is no --temp_location that is"
-        raise UsageError(f"{found} reached by the workers: {where}; give --temp_location=gs://BUCKET/FOLDER")
+        found = f"workers cannot write to --temp_location={location}" if location else "there is no --temp_location"
+        raise UsageError(f"{found}: {where}; give --temp_location=gs://BUCKET/FOLDER")
     return f"{location.rstrip('/')}/tfslim-{uuid.uuid4().hex}" if location else None
 
 
@@ -153,7 +156,8 @@ def _check_known(unknown: set[str], options: PipelineOptions) -> None:
     elif runner not in (IN_PROCESS, "DataflowRunner"):
         return
     for name in sorted(unknown - known):
-        raise UsageError(f"--{name}: neither Beam nor {runner} has such an option{nearest(name, known)}")
+        hint = nearest(f"--{name}", [f"--{one}" for one in known])
+        raise UsageError(f"--{name}: neither Beam nor {runner} has such an option{hint}")
 
 
 def _options_of_server(endpoint: str) -> set[str]:
