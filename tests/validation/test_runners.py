@@ -202,11 +202,23 @@ def test_what_a_worker_raised_is_the_error_here_too(case):
     )
     with pytest.raises(DataError, match=r"^b\.npz: x\.npy is cut$"), runners.told(options):
         raise RuntimeError(text)
+    with pytest.raises(DataError, match=r"^b\.npz is cut$"), runners.told(options):
+        raise DataError("b.npz is cut [while running 'Read-ptransform-9']")
     with pytest.raises(RuntimeError, match="a bug"), runners.told(options):
         raise RuntimeError("a bug")
     far = runners.options_of(["--runner=FlinkRunner"])
     with pytest.raises(JobError, match=r"^the job failed on FlinkRunner: it was cancelled$"), runners.told(far):
         raise RuntimeError("many\nlines\nit was cancelled\n")
+
+
+def test_a_file_that_breaks_half_way_is_an_expected_error(case, monkeypatch):
+    def read(*_):
+        raise DataError("b.npz: x.npy is cut")
+        yield
+
+    monkeypatch.setattr(pipeline, "read_shard", read)
+    with pytest.raises(DataError, match=r"^b\.npz: x\.npy is cut$"):
+        run(case, "out")
 
 
 @pytest.fixture(scope="module")

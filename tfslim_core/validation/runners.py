@@ -116,10 +116,8 @@ def told(options: PipelineOptions) -> Iterator[None]:
     """
     try:
         yield
-    except TfslimError:
-        raise
     except Exception as raised:
-        if (error := _raised_by_us(str(raised))) is not None:
+        if (error := _raised_by_us(raised)) is not None:
             raise error from raised
         if in_process(options):
             raise
@@ -190,11 +188,12 @@ def _elsewhere(options: PipelineOptions) -> str | None:
     return f"{runner} runs them in containers (--environment_type=DOCKER)" if (kind or "DOCKER") == "DOCKER" else None
 
 
-def _raised_by_us(text: str) -> TfslimError | None:
-    """The error that tfslim raised in a worker, out of the traceback that the runner made of it."""
-    found = re.search(r"(?:tfslim_core\.errors\.)?\b(\w+Error): (.+?)(?: \[while running|\n|$)", text)
-    kind = getattr(errors, found[1], None) if found and "tfslim_core.errors." in found[0] else None
-    return kind(found[2]) if found and isinstance(kind, type) and issubclass(kind, TfslimError) else None
+def _raised_by_us(raised: Exception) -> TfslimError | None:
+    """The error that tfslim raised in a worker, out of what Beam made of it: another message, or a traceback."""
+    kind, message = type(raised), str(raised)
+    if found := re.search(r"tfslim_core\.errors\.(\w+): (.+)", message):
+        kind, message = getattr(errors, found[1], kind), found[2]
+    return kind(message.partition(" [while running")[0]) if issubclass(kind, TfslimError) else None
 
 
 def _last_words(text: str) -> str:
