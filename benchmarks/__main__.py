@@ -175,6 +175,7 @@ def everything(seconds: Seconds = 8, write_docs: WriteDocs = False) -> None:
     quantized_nodes(write_docs)
     vocabulary(write_docs)
     validation(write_docs)
+    runners(write_docs)
 
 
 def _publish(

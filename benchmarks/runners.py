@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import children
-from benchmarks.memory import FamilyPeak, peak
+from benchmarks.memory import FamilyPeak, peak, reset_peak
 from benchmarks.places import OUT
 from benchmarks.sheets import Sheet
 from benchmarks.subjects import basic_pitch
@@ -92,6 +92,7 @@ def _main(answer: str, what: str, processes: str, count: str) -> None:
     try:
         before, after = _small(folder, int(count)) if what == "small" else _convolutional(folder)
         (folder / "out").mkdir()
+        reset_peak()
         start = time.perf_counter()
         with FamilyPeak(os.getpid()) as family:
             found = validate(
