@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -38,6 +39,7 @@ MEMORY = {
     "taskmanager.memory.jvm-overhead.min": "64m",
     "taskmanager.memory.jvm-overhead.max": "64m",
 }
+_PR_SET_PDEATHSIG = 1
 _LOGGING = """
 rootLogger.level = INFO
 rootLogger.appenderRef.console.ref = Console
@@ -177,6 +179,7 @@ class _Started:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
                 env={**os.environ, "PATH": search, "PYTHONPATH": source},
             )
         self._stack.callback(_end, process)
@@ -200,8 +203,13 @@ class _Started:
         return (self._folder / f"logs/{name}.log").read_text(errors="replace")[-2000:]
 
 
+def _end_with_parent() -> None:
+    """Have the kernel end this process when the one that started it is gone, killed perhaps."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _end(process: subprocess.Popen) -> None:
-    """End a process and all of its session: workers are started in sessions of their own by nobody."""
+    """End a process and all that it started."""
     for one in [process.pid, *_descendants(process.pid)]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(one, signal.SIGKILL)
