@@ -12,6 +12,7 @@ from tfslim_core import ops
 from tfslim_core.bundle import Bundle, Manifest, Source, signature_json
 from tfslim_core.errors import GraphError, nearest
 from tfslim_core.graph import Graph, parse_input
+from tfslim_core.staging import shown
 
 SIGNATURE = "graph"
 
@@ -57,7 +58,7 @@ def as_bundle(graph: Graph, source: Path) -> Bundle:
         signatures={SIGNATURE: signature_json(signature)},
         init_op=next(iter(graph.targets), None),
         source=Source(
-            path=str(source),
+            path=shown(source),
             digest="",
             bytes=0,
             live_parameters=0,

@@ -46,6 +46,10 @@ class OutputExistsError(TfslimError):
     """The output is already there and `overwrite` was not given."""
 
 
+class StorageError(TfslimError):
+    """A bucket or an object in it cannot be read or written."""
+
+
 class GateFailedError(TfslimError):
     """A check of the gate did not hold."""
 

@@ -21,9 +21,9 @@ _TRIES = 100  # as many others may publish at the same moment
 
 @dataclass(frozen=True)
 class Published:
-    """A version that a server can see, or None when none is left."""
+    """A version that a server can see. path: a directory, or the address of one."""
 
-    path: Path
+    path: Path | str
     version: int
 
 
@@ -33,6 +33,21 @@ def publish(optimized: Path, base: Path, verdict: Verdict) -> Published:
     Raises:
         GateFailedError: the verdict is a fail. InconclusiveError: it is inconclusive.
         ModelError: the verdict is of other bytes, or the copy could not be made.
+    """
+    found = check_validated(optimized, verdict)
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        return _copied(optimized, base, found)
+    except OSError as error:
+        raise ModelError(f"cannot publish to {base}: {error.strerror or error}") from None
+
+
+def check_validated(optimized: Path, verdict: Verdict) -> str:
+    """Make sure that a verdict lets exactly this model be published; the model's digest.
+
+    Raises:
+        GateFailedError: the verdict is a fail. InconclusiveError: it is inconclusive.
+        ModelError: it is no SavedModel, or the verdict is of other bytes.
     """
     if verdict.verdict == "fail":
         raise GateFailedError(f"not published: the gate failed: {'; '.join(verdict.reasons) or 'see the verdict'}")
@@ -46,11 +61,7 @@ def publish(optimized: Path, base: Path, verdict: Verdict) -> Published:
             f"{optimized} is not the model that was validated: its digest is {found[:12]}…, "
             f"the verdict's is {verdict.models.optimized.digest[:12]}…; validate this one first"
         )
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-        return _copied(optimized, base, found)
-    except OSError as error:
-        raise ModelError(f"cannot publish to {base}: {error.strerror or error}") from None
+    return found
 
 
 def rollback(base: Path) -> Published:

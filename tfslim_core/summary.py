@@ -15,6 +15,7 @@ import tfslim_core
 from tfslim_core import storage
 from tfslim_core.bundle import GRAPH_LABEL, Bundle, Manifest, StepEntry
 from tfslim_core.report import Change, ReportContext, Skipped, Stage, Weight
+from tfslim_core.staging import shown
 
 if TYPE_CHECKING:
     from tfslim_core.validation.job import ValidationResult
@@ -28,7 +29,7 @@ def context_of(
     return ReportContext(
         title=Path(manifest.source.path).resolve().name,
         original_path=manifest.source.path,
-        optimized_path=str(servable),
+        optimized_path=shown(servable),
         command=command_line(),
         versions=versions(),
         created=now(),
@@ -76,8 +77,8 @@ def plain_context(original: Path, optimized: Path, validation: ValidationResult)
     """What is known when two models are only compared."""
     return ReportContext(
         title=optimized.resolve().name,
-        original_path=str(original),
-        optimized_path=str(optimized),
+        original_path=shown(original),
+        optimized_path=shown(optimized),
         command=command_line(),
         versions=versions(),
         created=now(),

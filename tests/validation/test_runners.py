@@ -158,7 +158,7 @@ def test_local_paths_are_refused_where_workers_cannot_see_them(options, sees):
     if sees:
         runners.check_reachable(options, {"ORIGINAL": "/models/1"})
     else:
-        with pytest.raises(UsageError, match=r"^ORIGINAL: workers cannot see /models/1: .*gs://"):
+        with pytest.raises(UsageError, match=r"^ORIGINAL: workers cannot see /models/1: .*EXTERNAL"):
             runners.check_reachable(options, {"ORIGINAL": "/models/1"})
 
 
@@ -166,7 +166,7 @@ def test_nothing_is_submitted_that_workers_could_not_run(case):
     with pytest.raises(UsageError, match=r"^ORIGINAL: workers cannot see .*/before: DataflowRunner runs them"):
         run(case, "out", *DATAFLOW)
     (case / "url").mkdir()
-    with pytest.raises(UsageError, match=r"^--data a: gs://bucket/a.npz: data is read from local paths"):
+    with pytest.raises(UsageError, match=r"^--data a: gs://bucket/a.npz: the job reads local paths"):
         validate(case / "before", case / "after", {"a": "gs://bucket/a.npz"}, out=case / "url")
 
 

@@ -32,7 +32,7 @@ def local(path: Location) -> Path:
     # A Path has made "gs:/bucket" of "gs://bucket".
     if url := re.match(r"([a-z][a-z0-9+.-]+):/+", text):
         address = f"{url[1]}://{text[url.end() :]}"
-        raise UsageError(f"{address}: only local paths are read and written so far; copy it here first")
+        raise UsageError(f"{address}: paths are local or gs://; copy it here first")
     return Path(text)
 
 

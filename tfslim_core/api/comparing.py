@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tfslim_core.api.arguments import Location, local
+from tfslim_core.staging import in_buckets
 
 if TYPE_CHECKING:
     from tfslim_core.fidelity.differences import Comparison
 
 
+@in_buckets(reads=["a", "b"])
 def diff(a: Location, b: Location, *, tags: Sequence[str] | None = None) -> Comparison:
     """Hold the second model against the first: signatures, tables, files, ops, versions. Nothing is run.
 

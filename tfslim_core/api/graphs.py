@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tfslim_core import storage
 from tfslim_core.api.arguments import Location, local, silent
 from tfslim_core.api.reports import StageReport, stage_report
+from tfslim_core.staging import in_buckets
 
 if TYPE_CHECKING:
     from tfslim_core.stages import Progress
@@ -34,6 +35,7 @@ def transform_graph(
     return with_values(graph)
 
 
+@in_buckets(reads=["in_graph"], writes=["out_graph"])
 def transform_graph_file(
     in_graph: Location,
     out_graph: Location,

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from tfslim_core import storage
 from tfslim_core.api.arguments import Location, local
+from tfslim_core.staging import in_buckets
 
 if TYPE_CHECKING:
     from tfslim_core.inspection import Inspection
 
 
+@in_buckets(reads=["model"], writes=["html"])
 def inspect(
     model: Location, *, tags: Sequence[str] = ("serve",), html: Location | None = None, overwrite: bool = False
 ) -> Inspection:

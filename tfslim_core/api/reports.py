@@ -26,7 +26,7 @@ class StageReport:
     "signature/output", relative L2 for floats. notes: for the reader, one sentence each.
     """
 
-    path: Path
+    path: Path | str
     stage: str
     bytes: int
     nodes: int
@@ -62,7 +62,7 @@ class StageReport:
 class ValidationReport:
     """What a validation found. path: the directory with verdict.json and report.html."""
 
-    path: Path
+    path: Path | str
     verdict: Verdict
     context: ReportContext
 
@@ -91,8 +91,8 @@ class ValidationReport:
 class SlimReport:
     """What `slim` made. path: the servable. report: the directory with verdict.json and report.html, or None."""
 
-    path: Path
-    report: Path | None
+    path: Path | str
+    report: Path | str | None
     verdict: Verdict
     context: ReportContext
     errors: Mapping[str, float]

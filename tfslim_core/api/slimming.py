@@ -11,6 +11,7 @@ from tfslim_core import storage
 from tfslim_core.api.arguments import Location, budget_within, check_apart, local, silent
 from tfslim_core.api.reports import SlimReport
 from tfslim_core.errors import UsageError
+from tfslim_core.staging import in_buckets, shown
 
 if TYPE_CHECKING:
     from tfslim_core.quantization.budgeting import Budget
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tfslim_core.vocabulary.corpus_pruning import Pruning
 
 
+@in_buckets(reads=["model"], data=["corpus", "data"], writes=["out", "report"])
 def slim(
     model: Location,
     out: Location,
@@ -109,7 +111,7 @@ def slim(
         )
         servable = stack.enter_context(storage.whole_directory(target, overwrite=overwrite))
         made = slim_into(source, servable, beside, settings, progress)
-        context = replace(made.context, optimized_path=str(target))
+        context = replace(made.context, optimized_path=shown(target))
         write_report(beside, made.verdict, context)
     return SlimReport(target, reported, made.verdict, context, made.errors)
 

@@ -11,12 +11,14 @@ from tfslim_core import storage
 from tfslim_core.api.arguments import Location, budget_within, local, silent
 from tfslim_core.api.reports import StageReport, stage_report
 from tfslim_core.errors import UsageError
+from tfslim_core.staging import in_buckets
 
 if TYPE_CHECKING:
     from tfslim_core.bundle import Bundle
     from tfslim_core.stages import Errors, Progress
 
 
+@in_buckets(reads=["model"], writes=["bundle"])
 def freeze(
     model: Location,
     bundle: Location,
@@ -65,6 +67,7 @@ def freeze(
     return stage_report(frozen, Path(bundle), "freeze", start, errors, sample)
 
 
+@in_buckets(reads=["bundle"], writes=["out"])
 def transform(
     bundle: Location,
     out: Location,
@@ -98,6 +101,7 @@ def transform(
     return stage_report(after, target, "transform", start, errors, sample)
 
 
+@in_buckets(reads=["bundle"], data=["corpus", "data"], writes=["out"])
 def prune_vocabulary(
     bundle: Location,
     out: Location,
@@ -156,6 +160,7 @@ def prune_vocabulary(
     return stage_report(pruned.bundle, target, "prune-vocabulary", start, errors, sample)
 
 
+@in_buckets(reads=["bundle"], data=["data"], writes=["out"])
 def quantize(
     bundle: Location,
     out: Location,
@@ -224,6 +229,7 @@ def quantize(
     return stage_report(after, target, "quantize", start, errors, sample)
 
 
+@in_buckets(reads=["bundle"], writes=["out"])
 def reexport(
     bundle: Location,
     out: Location,

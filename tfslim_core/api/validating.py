@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from tfslim_core import storage
 from tfslim_core.api.arguments import Location, check_apart, local, silent
 from tfslim_core.api.reports import ValidationReport
+from tfslim_core.staging import in_buckets
 
 if TYPE_CHECKING:
     from tfslim_core.stages import Progress
 
 
+@in_buckets(reads=["original", "optimized", "bundle"], data=["data"], writes=["out"])
 def validate(
     original: Location,
     optimized: Location,

@@ -92,10 +92,10 @@ def print_table(verdict: Any, context: Any) -> None:
     out.print(before_after_table(verdict, context))
 
 
-def conclude(verdict: Any, report: Path | None) -> None:
+def conclude(verdict: Any, report: Path | str | None) -> None:
     """The summary line: the outcome, why, and where to read more."""
     reasons = " ".join(verdict.reasons)
-    more = f" (report: {report / 'report.html'})" if report is not None else ""
+    more = f" (report: {report}/report.html)" if report is not None else ""
     err.print(visible(f"{verdict.verdict}{': ' * bool(reasons)}{reasons}{more}"))
 
 

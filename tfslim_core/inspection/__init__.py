@@ -17,6 +17,7 @@ from tfslim_core.fidelity.facts import tensor_words
 from tfslim_core.inspection.stored import Tensor, large_constants, other_tensors, served_keys, served_tensors
 from tfslim_core.saved_model.freeze import freeze_saved_model
 from tfslim_core.saved_model.read import SavedModel, read_saved_model, read_tag_sets
+from tfslim_core.staging import shown
 
 _LARGEST = 20
 
@@ -104,7 +105,7 @@ def _summary(path: Path, bundle: Bundle, model: SavedModel | None) -> Inspection
     graph_bytes = sum(node.ByteSize() for node in bundle.graph.nodes.values()) + bundle.graph.rest.ByteSize()
     nodes, functions = _given(model) if model is not None else (len(bundle.graph.nodes), len(bundle.graph.functions))
     return Inspection(
-        path=str(path),
+        path=shown(path),
         kind="bundle" if model is None else "SavedModel",
         tags=tuple(bundle.manifest.tags),
         tag_sets=tuple(read_tag_sets(path)) if model is not None else (tuple(bundle.manifest.tags),),

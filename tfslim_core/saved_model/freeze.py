@@ -31,6 +31,7 @@ from tfslim_core.saved_model.inline_functions import Inlined, inline_functions
 from tfslim_core.saved_model.read import SavedModel, open_checkpoint
 from tfslim_core.saved_model.restore import Restored, found_by_name, restored
 from tfslim_core.saved_model.share_inputs import share_inputs
+from tfslim_core.staging import shown
 from tfslim_core.weights import Weight
 
 # Attributes that are stale as soon as a node moves: whom it sits with, and shapes that imports then check.
@@ -237,7 +238,7 @@ def _source(model: SavedModel, graph: Graph, variables: Mapping[str, Weight], di
     where = {**large, GRAPH_LABEL: graph_bytes + small}
     where["other files"] = max(total - sum(where.values()), 0)
     return Source(
-        path=str(model.path),
+        path=shown(model.path),
         digest=storage.digest(model.path) if digest is None else digest,
         bytes=total,
         live_parameters=sum(math.prod(weight.shape) for weight in live.values()),

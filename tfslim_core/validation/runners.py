@@ -69,14 +69,15 @@ def check_reachable(options: PipelineOptions, paths: Mapping[str, str]) -> None:
     """
     for what, path in paths.items():
         if _URL.match(path):
-            raise UsageError(f"{what}: {path}: data is read from local paths so far; copy it to this machine first")
+            raise UsageError(f"{what}: {path}: the job reads local paths; copy it to this machine first")
     where = _elsewhere(options)
     if where is None:
         return
     for what, path in paths.items():
         raise UsageError(
-            f"{what}: workers cannot see {path}: {where}; gs:// paths, which such workers need, are not read so far: "
-            "run in this process, or on workers that share this file system (--environment_type=EXTERNAL)"
+            f"{what}: workers cannot see {path}: {where}; models and data are read from this machine's files so far, "
+            "gs:// ones copied here first: run in this process, or on workers that share these files "
+            "(--environment_type=EXTERNAL)"
         )
 
 

@@ -1,0 +1,205 @@
+"""Copies from and to a real storage server, whose connections are broken on the way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests import fake_bucket
+from tests.fake_bucket import BUCKET
+from tfslim_core import buckets
+from tfslim_core.buckets import Address, address_of
+from tfslim_core.errors import OutputExistsError, StorageError
+
+
+@pytest.fixture(scope="module")
+def port():
+    with fake_bucket.server() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _direct(port):
+    fake_bucket.use(port)
+
+
+def _tree(folder, sizes):
+    random = np.random.default_rng(len(sizes))
+    for name, size in sizes.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(random.bytes(size))
+    return folder
+
+
+def _content(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("text", "bucket", "name"),
+    [
+        ("gs://b/a/model", "b", "a/model"),
+        ("gs:/b/a/model", "b", "a/model"),  # as pathlib makes it
+        ("gs://b/a//model/", "b", "a/model"),
+        ("gs://b", "b", ""),
+    ],
+)
+def test_addresses(text, bucket, name):
+    assert address_of(text) == Address(bucket, name)
+
+
+def test_what_is_no_address():
+    assert address_of("/models/gs") is None
+    assert address_of("gsx://b/c") is None
+    with pytest.raises(StorageError, match="names no bucket"):
+        address_of("gs://")
+
+
+def test_a_directory_goes_there_and_back(tmp_path):
+    sizes = {"saved_model.pb": 1000, "variables/variables.index": 10, "variables/data": 3 << 20, "assets/a b.txt": 0}
+    source = _tree(tmp_path / "model", sizes)
+    place = Address(BUCKET, "there/model")
+    told: list[tuple[int, int]] = []
+
+    assert not buckets.exists(place)
+    buckets.upload(source, place, progress=lambda *now: told.append(now))
+    copy = buckets.download(place, tmp_path / "back")
+
+    assert buckets.exists(place)
+    assert copy == tmp_path / "back/model"
+    assert _content(copy) == _content(source)
+    assert told[-1] == (sum(sizes.values()), sum(sizes.values()))
+    assert told == sorted(told)
+
+
+def test_a_file_and_a_pattern(tmp_path):
+    source = _tree(tmp_path / "data", {"a.jsonl": 100, "b.jsonl": 200, "c.csv": 10, "more/d.jsonl": 10})
+    buckets.upload(source, Address(BUCKET, "data"))
+
+    one = buckets.download(Address(BUCKET, "data/a.jsonl"), tmp_path / "one")
+    some = buckets.download(Address(BUCKET, "data/*.jsonl"), tmp_path / "some")
+
+    assert one.read_bytes() == (source / "a.jsonl").read_bytes()
+    assert set(_content(some)) == {"a.jsonl", "b.jsonl"}
+
+
+def test_a_large_file_is_copied_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(buckets, "_CHUNK", 1 << 20)
+    source = _tree(tmp_path / "model", {"variables/data": (5 << 20) + 17})
+    buckets.upload(source, Address(BUCKET, "large"))
+
+    assert _content(buckets.download(Address(BUCKET, "large"), tmp_path / "back")) == _content(source)
+
+
+def test_nothing_is_replaced(tmp_path):
+    first, second = _tree(tmp_path / "1", {"a": 10}), _tree(tmp_path / "2", {"a": 20, "b": 1})
+    buckets.upload(first, Address(BUCKET, "kept"))
+
+    for overwrite in (False, True):
+        with pytest.raises(OutputExistsError, match="gs://models/kept already exists"):
+            buckets.upload(second, Address(BUCKET, "kept"), overwrite=overwrite)
+    with pytest.raises(OutputExistsError):
+        buckets.upload(second / "a", Address(BUCKET, "kept/a"))
+    assert _content(buckets.download(Address(BUCKET, "kept"), tmp_path / "back")) == _content(first)
+    buckets.upload(second / "a", Address(BUCKET, "kept/a"), overwrite=True)
+    assert buckets.download(Address(BUCKET, "kept/a"), tmp_path).read_bytes() == (second / "a").read_bytes()
+
+
+def test_what_makes_it_count_comes_last_and_a_failure_leaves_nothing(tmp_path, monkeypatch):
+    source = _tree(tmp_path / "model", {"saved_model.pb": 10, "variables/data": 10, "assets/x": 10})
+    order = []
+    original = buckets._upload_one
+
+    def failing(path, place, overwrite):
+        order.append(place.name)
+        if path.name == "saved_model.pb":
+            raise StorageError("the line went dead")
+        return original(path, place, overwrite)
+
+    monkeypatch.setattr(buckets, "_upload_one", failing)
+    with pytest.raises(StorageError, match="went dead"):
+        buckets.upload(source, Address(BUCKET, "half"))
+    assert order[-1] == "half/saved_model.pb"
+    assert len(order) == 3
+    assert not buckets.exists(Address(BUCKET, "half"))
+
+
+@pytest.mark.parametrize("name", ["../out", "a/../../out", "/etc/passwd", "a//b", "./a", "", "a\0b"])
+def test_a_name_never_leads_out_of_the_folder(tmp_path, name):
+    """The server of these tests keeps no such name; a real bucket does."""
+    with pytest.raises(StorageError, match="would lead out"):
+        buckets._inside(tmp_path, name, Address(BUCKET, "evil"))
+
+
+def test_what_is_not_there(tmp_path):
+    with pytest.raises(StorageError, match="gs://models/nothing: there is no such object"):
+        buckets.download(Address(BUCKET, "nothing"), tmp_path)
+    with pytest.raises(StorageError, match="gs://nowhere/x"):
+        buckets.download(Address("nowhere", "x"), tmp_path)
+
+
+@pytest.mark.parametrize("cuts", [[200_000], [1_000_000, 1_500_000, 2_500_000]])
+def test_a_download_survives_connections_that_break(tmp_path, port, cuts):
+    source = _tree(tmp_path / "model", {"a": 1 << 20, "b": 2 << 20, "saved_model.pb": 1 << 20})
+    place = Address(BUCKET, f"down/{len(cuts)}")
+    buckets.upload(source, place)
+    with fake_bucket.Proxy(port, cuts) as proxy:
+        fake_bucket.use(proxy.port)
+        copy = buckets.download(place, tmp_path / "back")
+
+    assert proxy.broken == len(cuts)
+    assert _content(copy) == _content(source)
+
+
+@pytest.mark.parametrize("cuts", [[200_000], [1_000_000, 1_500_000, 2_500_000]])
+def test_an_upload_survives_connections_that_break(tmp_path, port, cuts):
+    source = _tree(tmp_path / "model", {"a": 1 << 20, "b": 2 << 20, "saved_model.pb": 1 << 20})
+    place = Address(BUCKET, f"up/{len(cuts)}")
+    with fake_bucket.Proxy(port, cuts, upstream=True) as proxy:
+        fake_bucket.use(proxy.port)
+        buckets.upload(source, place)
+    fake_bucket.use(port)
+
+    assert proxy.broken == len(cuts)
+    assert _content(buckets.download(place, tmp_path / "back")) == _content(source)
+
+
+def test_an_answer_that_is_lost_is_no_conflict(tmp_path, port):
+    """The object arrives, the answer does not: the second try finds its own object there."""
+    source = _tree(tmp_path / "model", {"a": 1 << 20})
+    with fake_bucket.Proxy(port, [1]) as proxy:
+        fake_bucket.use(proxy.port)
+        buckets._upload_one(source / "a", Address(BUCKET, "lost"), False)
+    fake_bucket.use(port)
+
+    assert proxy.broken == 1
+    assert buckets.download(Address(BUCKET, "lost"), tmp_path).read_bytes() == (source / "a").read_bytes()
+
+
+def test_a_copy_that_differs_is_refused(tmp_path, monkeypatch):
+    source = _tree(tmp_path / "model", {"a": 100})
+    buckets.upload(source, Address(BUCKET, "flipped"))
+    monkeypatch.setattr(buckets, "crc32c", lambda path: "AAAAAA==")
+
+    with pytest.raises(StorageError, match="another checksum"):
+        buckets.download(Address(BUCKET, "flipped"), tmp_path / "back")
+    with pytest.raises(StorageError, match="not AAAAAA=="):
+        buckets.upload(source, Address(BUCKET, "flipped2"))
+
+
+def test_a_server_that_is_gone_is_one_line(tmp_path, monkeypatch):
+    fake_bucket.use(fake_bucket.free_port())
+    monkeypatch.setattr(buckets, "DEADLINE", 1.0)
+
+    with pytest.raises(StorageError, match="gs://models/x: ") as told:
+        buckets.download(Address(BUCKET, "x"), tmp_path)
+    assert "\n" not in str(told.value)
+
+
+def test_no_credentials_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    buckets._client.cache_clear()
+
+    with pytest.raises(StorageError, match="there are no Google credentials here"):
+        buckets.exists(Address(BUCKET, "x"))

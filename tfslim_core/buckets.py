@@ -1,0 +1,367 @@
+"""Files in Google Cloud Storage: copied to local disk before they are read, and from it once they are whole.
+
+TensorFlow's and Beam's own gs:// wait for a metadata server and check little; here every copy is compared by its
+CRC32C, a connection that drops is tried again from where it was (google-cloud-storage's retries, up to `DEADLINE`
+seconds), and an object that is there is never replaced by accident (generation preconditions).
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tfslim_core.errors import OutputExistsError, StorageError
+
+DEADLINE = 120.0  # seconds that one request is tried for
+_THREADS = 8
+_CHUNK = 32 << 20  # a larger object is read in parts at once; an upload is resumed at multiples of it
+_TOKEN = "tfslim-upload"
+# Files that make a directory count as one, uploaded when all others are there.
+MARKERS = ("manifest.json", "saved_model.pb", "verdict.json", "model.tflite")
+
+Copied = Callable[[int, int], None]
+"""Told the bytes copied so far, and of how many."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """gs://bucket/name; the name has no slash at its ends and may be a prefix that stands for a directory."""
+
+    bucket: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"gs://{self.bucket}/{self.name}"
+
+    def __truediv__(self, part: str) -> Address:
+        return Address(self.bucket, f"{self.name}/{part}" if self.name else part)
+
+
+def address_of(path: str | os.PathLike[str]) -> Address | None:
+    """The address that a text or path names, or None for a local one. A Path has made "gs:/" of "gs://".
+
+    Raises:
+        StorageError: it names no bucket.
+    """
+    found = re.match(r"gs:/+", text := os.fspath(path))
+    if not found:
+        return None
+    bucket, _, name = text[found.end() :].partition("/")
+    if not bucket:
+        raise StorageError(f"{text} names no bucket; give gs://BUCKET/NAME")
+    return Address(bucket, re.sub("/+", "/", name).strip("/"))
+
+
+def exists(address: Address) -> bool:
+    """Whether there is an object of this name, or one below it.
+
+    Raises:
+        StorageError: the bucket cannot be asked.
+    """
+    with _told(address):
+        bucket = _client().bucket(address.bucket)
+        if address.name and bucket.blob(address.name).exists(retry=_retry()):
+            return True
+        return any(_client().list_blobs(address.bucket, prefix=_prefix(address), max_results=1, retry=_retry()))
+
+
+def download(address: Address, folder: Path, progress: Copied | None = None) -> Path:
+    """Copy an object, or all that is below its name, into a local folder; the path of the copy.
+
+    A name with * or ? is a pattern; the path is then the folder, which holds what matches.
+
+    Raises:
+        StorageError: there is nothing, it cannot be read, or a name would lead out of the folder.
+    """
+    with _told(address):
+        found = _matching(address)
+        if not found:
+            raise StorageError(f"{address}: there is no such object, and none below it")
+        parent = PurePosixPath(address.name).parent.as_posix()
+        base = 0 if parent == "." else len(parent) + 1
+        places = {blob: _inside(folder, blob.name[base:], address) for blob in found}
+        total = sum(blob.size or 0 for blob in found)
+        done = 0
+        for place in places.values():
+            place.parent.mkdir(parents=True, exist_ok=True)
+        for blob in _all_at_once(_download_one, places.items()):
+            done += blob.size or 0
+            if progress:
+                progress(done, total)
+        pattern = any(sign in address.name for sign in "*?[")
+        return folder if pattern else folder / PurePosixPath(address.name).name
+
+
+def upload(source: Path, address: Address, *, overwrite: bool = False, progress: Copied | None = None) -> None:
+    """Copy a file or directory to a name that is free. What makes a directory count comes last; if something fails,
+    what was copied is deleted.
+
+    overwrite: replace an object of that name; a directory is never replaced, since a reader could see half of each.
+
+    Raises:
+        OutputExistsError: there is something of that name.
+        StorageError: it cannot be written, or what was written differs.
+    """
+    with _told(address):
+        if source.is_dir():
+            if exists(address):
+                more = "; a directory in a bucket is never replaced: choose another name" if overwrite else ""
+                raise OutputExistsError(f"{address} already exists{more}")
+            files = sorted(path for path in source.rglob("*") if path.is_file())
+            named = {path: address / path.relative_to(source).as_posix() for path in files}
+        else:
+            named = {source: address}
+        _upload_all(named, overwrite and source.is_file(), progress)
+
+
+def _upload_all(named: Mapping[Path, Address], overwrite: bool, progress: Copied | None) -> None:
+    total, done = sum(path.stat().st_size for path in named), 0
+    last = [path for path in named if path.name in MARKERS]
+    made: list[Address] = []
+    try:
+        for group in (
+            [(p, a, overwrite) for p, a in named.items() if p not in last],
+            *([(p, named[p], overwrite)] for p in last),
+        ):
+            for place, size in _all_at_once(_upload_one, group):
+                made.append(place)
+                done += size
+                if progress:
+                    progress(done, total)
+    except BaseException:
+        for place in made:
+            with suppress(Exception):
+                _client().bucket(place.bucket).blob(place.name).delete(retry=_retry())
+        raise
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object below an address. changed: seconds since 1970."""
+
+    name: str
+    size: int
+    crc32c: str
+    changed: float
+
+
+def entries(address: Address) -> dict[str, Entry]:
+    """All objects below an address, by the rest of their name.
+
+    Raises:
+        StorageError: the bucket cannot be read.
+    """
+    with _told(address):
+        start = len(_prefix(address))
+        blobs = _client().list_blobs(address.bucket, prefix=_prefix(address), retry=_retry())
+        return {
+            blob.name[start:]: Entry(blob.name, blob.size or 0, blob.crc32c, blob.updated.timestamp())
+            for blob in blobs
+            if blob.name != _prefix(address)
+        }
+
+
+def claim(address: Address, content: str) -> bool:
+    """Make an object that is not there yet, so that of several who try one succeeds; whether it was this one.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    from google.api_core.exceptions import PreconditionFailed
+
+    with _told(address):
+        blob = _client().bucket(address.bucket).blob(address.name)
+        token = uuid.uuid4().hex
+        blob.metadata = {_TOKEN: token}
+        try:
+            blob.upload_from_string(content, "application/json", if_generation_match=0, retry=_retry())
+        except PreconditionFailed:
+            blob.reload(retry=_retry())
+            return bool((blob.metadata or {}).get(_TOKEN) == token)
+        return True
+
+
+def copy(source: Address, target: Address) -> None:
+    """Copy an object within the storage; what is there is replaced, so that a copy that was cut off can be made again.
+
+    Raises:
+        StorageError: it cannot be copied, or the copy differs.
+    """
+    with _told(source):
+        client = _client()
+        blob = client.bucket(source.bucket).get_blob(source.name, retry=_retry())
+        if blob is None:
+            raise StorageError(f"{source}: there is no such object")
+        made = client.bucket(target.bucket).blob(target.name)
+        token, _, _ = made.rewrite(blob, retry=_retry())
+        while token:
+            token, _, _ = made.rewrite(blob, token=token, retry=_retry())
+        made.reload(retry=_retry())
+        if made.crc32c != blob.crc32c:
+            raise StorageError(f"{target}: the copy has another checksum; try again")
+
+
+def delete(addresses: Iterable[Address]) -> None:
+    """Delete objects; those that are not there do not matter.
+
+    Raises:
+        StorageError: one cannot be deleted.
+    """
+    from google.api_core.exceptions import NotFound
+
+    for address in addresses:
+        with _told(address), suppress(NotFound):
+            _client().bucket(address.bucket).blob(address.name).delete(retry=_retry())
+
+
+def crc32c(path: Path) -> str:
+    """The CRC32C of a file, as Cloud Storage writes it: base64 of its 4 bytes, the highest first."""
+    import google_crc32c
+
+    checksum = google_crc32c.Checksum()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            checksum.update(block)
+    return base64.b64encode(checksum.digest()).decode()
+
+
+def _matching(address: Address) -> list[Any]:
+    """The objects that an address stands for."""
+    client = _client()
+    if any(sign in address.name for sign in "*?["):
+        fixed = re.split(r"[*?\[]", address.name)[0]
+        blobs = client.list_blobs(address.bucket, prefix=fixed, retry=_retry())
+        depth = address.name.count("/")
+        return [b for b in blobs if b.name.count("/") == depth and fnmatchcase(b.name, address.name)]
+    one = client.bucket(address.bucket).get_blob(address.name, retry=_retry()) if address.name else None
+    if one is not None:
+        return [one]
+    blobs = client.list_blobs(address.bucket, prefix=_prefix(address), retry=_retry())
+    return [blob for blob in blobs if not blob.name.endswith("/")]  # consoles make empty objects for folders
+
+
+def _prefix(address: Address) -> str:
+    return f"{address.name}/" if address.name else ""
+
+
+def _inside(folder: Path, name: str, address: Address) -> Path:
+    """Where an object goes; a bucket may hold any name."""
+    parts = name.split("/")
+    if not name or any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise StorageError(f"{address}: the object name {name!r} would lead out of the folder that it is copied to")
+    return folder.joinpath(*parts)
+
+
+def _all_at_once(work: Callable[..., Any], arguments: Iterable[Sequence[Any]]) -> Iterator[Any]:
+    """The results of calls in several threads, as they come; the first error stops those that have not begun."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        futures = [pool.submit(work, *one) for one in arguments]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _download_one(blob: Any, target: Path) -> Any:
+    from google.cloud.storage import transfer_manager
+
+    if (blob.size or 0) > _CHUNK:
+        transfer_manager.download_chunks_concurrently(
+            blob, str(target), chunk_size=_CHUNK, worker_type=transfer_manager.THREAD, max_workers=_THREADS
+        )
+    else:
+        blob.download_to_filename(str(target), checksum="crc32c", retry=_retry())
+    if blob.crc32c and blob.crc32c != crc32c(target):
+        raise StorageError(f"gs://{blob.bucket.name}/{blob.name}: the copy has another checksum; try again")
+    return blob
+
+
+def _upload_one(source: Path, address: Address, overwrite: bool) -> tuple[Address, int]:
+    from google.api_core.exceptions import PreconditionFailed
+
+    blob = _client().bucket(address.bucket).blob(address.name, chunk_size=_CHUNK)
+    token = uuid.uuid4().hex
+    blob.metadata = {_TOKEN: token}
+    try:
+        blob.upload_from_filename(
+            str(source), if_generation_match=None if overwrite else 0, checksum="crc32c", retry=_retry()
+        )
+    except PreconditionFailed:
+        blob.reload(retry=_retry())
+        # The answer to the first try may have been lost, and the second found its own object there.
+        if (blob.metadata or {}).get(_TOKEN) != token:
+            raise OutputExistsError(f"{address} already exists") from None
+    blob.reload(retry=_retry())
+    wanted = crc32c(source)
+    if blob.crc32c != wanted:
+        raise StorageError(f"{address}: what arrived has the checksum {blob.crc32c}, not {wanted}; try again")
+    return address, source.stat().st_size
+
+
+@cache
+def _client() -> Any:
+    """One client for all threads; no credentials are asked for where an emulator is named."""
+    from google.auth.exceptions import DefaultCredentialsError
+    from google.cloud import storage
+
+    try:
+        if os.environ.get("STORAGE_EMULATOR_HOST"):
+            return storage.Client.create_anonymous_client()
+        return storage.Client()
+    except DefaultCredentialsError:
+        raise StorageError(
+            "gs://: there are no Google credentials here; run gcloud auth application-default login, or set "
+            "GOOGLE_APPLICATION_CREDENTIALS to a key file"
+        ) from None
+    except OSError as error:  # no project is set, or the key file is not one
+        raise StorageError(f"gs://: {' '.join(str(error).split())}") from None
+
+
+def _retry() -> Any:
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    return DEFAULT_RETRY.with_timeout(DEADLINE)
+
+
+@contextmanager
+def _told(address: Address) -> Iterator[None]:
+    """Errors of the libraries as one line.
+
+    Raises:
+        StorageError: something went wrong.
+    """
+    from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, Unauthorized
+    from google.auth.exceptions import GoogleAuthError
+    from google.cloud.storage.exceptions import DataCorruption
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except NotFound:
+        raise StorageError(f"{address}: there is no such bucket or object") from None
+    except (Forbidden, Unauthorized):
+        raise StorageError(f"{address}: these credentials may not do that; ask for access to the bucket") from None
+    except DataCorruption:
+        raise StorageError(f"{address}: what arrived has another checksum than what was sent; try again") from None
+    except (GoogleAPIError, GoogleAuthError, RequestException) as error:
+        raise StorageError(f"{address}: {_short(error)}") from None
+    except OSError as error:
+        raise StorageError(f"{address}: {error.strerror or error}") from None
+
+
+def _short(error: BaseException) -> str:
+    cause = getattr(error, "cause", None) or error
+    text = " ".join(str(cause).split())
+    return text if len(text) <= 200 else text[:197] + "..."
