@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 MODELS := .cache/models/.ready
 JARS   := .cache/java/.ready
+FLINK  := .cache/flink.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint docs bench lock clean
@@ -34,7 +35,12 @@ $(JARS): tests/java/pom.xml
 	else echo "no java or no mvn: tests/java is skipped (Debian: default-jdk-headless, maven)"; fi
 	@touch $@
 
-setup: $(READY) $(MODELS) $(JARS) ## the virtual environment, the models and the jars
+# A Flink cluster and Beam's job server for one test; where there is no Java or no Maven that test says so.
+$(FLINK): tests/flink/flink.lock tests/flink/jars.lock tests/flink/pom.xml $(READY)
+	$(BIN)/python -m tests.flink.fetch
+	@touch $@
+
+setup: $(READY) $(MODELS) $(JARS) $(FLINK) ## the virtual environment, the models, the jars and a Flink cluster
 
 demo: $(READY) $(MODELS) ## slim a real classifier through the pipeline; ends with the report's path
 	$(BIN)/python -m pipelines.demo

@@ -158,6 +158,17 @@ def validation(write_docs: WriteDocs = False) -> None:
 
 
 @app.command()
+def runners(write_docs: WriteDocs = False) -> None:
+    """Memory of the validation job over much data, and what a second process gains."""
+    from benchmarks import runners as section
+
+    before = facts(_command())
+    with _telling() as told:
+        found = section.run(told)
+    _publish("runners", "Runners", before, [section.sheet(found)], found, write_docs)
+
+
+@app.command()
 def big(
     gigabytes: Annotated[float, typer.Option(min=0.01, help="Of float32 weights.")] = 3,
     folder: Annotated[Path | None, typer.Option(help="For 3.5 times as many; a temporary one unless told.")] = None,
@@ -183,6 +194,7 @@ def everything(seconds: Seconds = 8, write_docs: WriteDocs = False) -> None:
     quantized_nodes(write_docs)
     vocabulary(write_docs)
     validation(write_docs)
+    runners(write_docs)
 
 
 def _publish(

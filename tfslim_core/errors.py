@@ -42,6 +42,10 @@ class DataError(TfslimError):
     """A dataset cannot be read, or its records do not fit the model."""
 
 
+class JobError(TfslimError):
+    """A job did not end well on the runner that was to run it, or its results cannot be seen from here."""
+
+
 class OutputExistsError(TfslimError):
     """The output is already there and `overwrite` was not given."""
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from apache_beam.options.pipeline_options import PipelineOptions
 from numpy.typing import NDArray
 
 from tfslim_core import gate
@@ -24,7 +25,7 @@ from tfslim_core.metrics import main_output as guess_main_output
 from tfslim_core.report import BadRecords
 from tfslim_core.saved_model.served_signatures import Signature
 from tfslim_core.served import signatures_of
-from tfslim_core.validation import pipeline
+from tfslim_core.validation import pipeline, runners
 from tfslim_core.validation.batches import Batch, Batcher
 from tfslim_core.validation.dead_letters import by_error, write_dead_letters
 from tfslim_core.validation.expected import expected_records
@@ -33,7 +34,7 @@ from tfslim_core.validation.pace import Pace
 from tfslim_core.validation.paired_models import OpenModel, PairHandler, open_served_model
 from tfslim_core.validation.records import Letter, Record, split_place
 from tfslim_core.validation.slicing import MOST_SLICES, parse_slicings
-from tfslim_core.validation.sources import Dataset, first_records, open_dataset, shards
+from tfslim_core.validation.sources import Dataset, Shard, first_records, open_dataset, shards
 from tfslim_core.validation.tally import DatasetSummary
 from tfslim_core.verdict import DatasetResult, LatencyPair, SliceResult, Verdict, WorstExample
 
@@ -98,7 +99,9 @@ def validate(
     open_model: opens each model in the workers.
 
     Raises:
-        UsageError: a gate or a slice cannot be understood or answered, or there are gates and no data.
+        UsageError: a gate or a slice cannot be understood or answered, there are gates and no data, or an option of
+            Beam's is unknown or names workers that cannot see the models and the data.
+        JobError: the runner failed, or its workers' results cannot be seen from here.
         ModelError: a model cannot be opened, or the optimized one does not have the original's interface.
         DataError: a dataset cannot be read, does not fit the signature, or has too many bad records.
     """
@@ -106,6 +109,9 @@ def validate(
     slicings = parse_slicings(slices)
     if parsed and not data:
         raise UsageError("--gate needs data to hold it against; give --data NAME=PATH")
+    options = runners.options_of(beam_options)
+    paths = {"ORIGINAL": str(original), "OPTIMIZED": str(optimized)}
+    runners.check_reachable(options, {**paths, **{f"--data {name}": path for name, path in data.items()}})
     before, after = (signatures_of(path, tuple(tags)) for path in (original, optimized))
     _check_latency_batches(parsed, latency_batches, measured=measure_costs)
     datasets = {name: open_dataset(name, path) for name, path in data.items()}
@@ -124,14 +130,15 @@ def validate(
         name: feeding(served, firsts[name], label, dataset.path, slicings) for name, dataset in datasets.items()
     }
     plan = pipeline.Plan(
-        shards=[(name, shard) for name, dataset in datasets.items() for shard in shards(dataset)],
+        shards=[(name, _absolute(shard)) for name, dataset in datasets.items() for shard in shards(dataset)],
         feedings=feedings,
         keys=list(served.outputs),
         batch_size=batch_size,
         main=main_output,
     )
-    handler = PairHandler(str(original), str(optimized), tuple(tags), served.name, open_model)
-    summaries, letters = _run(plan, handler, beam_options, progress, Pace(_expected(datasets)))
+    places = os.path.abspath(original), os.path.abspath(optimized)
+    handler = PairHandler(*places, tuple(tags), served.name, open_model)
+    summaries, letters = _run(plan, handler, options, progress, Pace(_expected(datasets)))
     _check_bad_records(datasets, summaries, letters, fail_on_bad_records)
     _check_slices(datasets, summaries)
     costs = None
@@ -177,7 +184,7 @@ def validate(
 
 
 def _run(
-    plan: pipeline.Plan, handler: PairHandler, beam_options: Sequence[str], progress: Progress | None, pace: Pace
+    plan: pipeline.Plan, handler: PairHandler, options: PipelineOptions, progress: Progress | None, pace: Pace
 ) -> tuple[dict[str, DatasetSummary], dict[str, list[Letter]]]:
     if not plan.shards:
         return {}, {}
@@ -190,8 +197,9 @@ def _run(
             told = time.monotonic()
             tell_detail(progress, "compare", pace.examples, pace.total, pace.words())
 
-    with tempfile.TemporaryDirectory(prefix="tfslim-") as folder:
-        summaries, letters = pipeline.run(plan, handler, shared_folder(beam_options) or folder, beam_options, tell)
+    shared = runners.results_folder(options)
+    with tempfile.TemporaryDirectory(prefix="tfslim-") as here, runners.cleared(shared, here) as folder:
+        summaries, letters = pipeline.run(plan, handler, folder, options, tell)
     if progress:
         tell_detail(progress, "compare", pace.examples, pace.total, pace.words())
     _log.info("compare: %s", pace.summary(sum(summary.examples for summary in summaries.values())))
@@ -207,12 +215,9 @@ def _expected(datasets: Mapping[str, Dataset]) -> int | None:
     return sum(count or 0 for count in counts) if None not in counts else None
 
 
-def shared_folder(beam_options: Sequence[str]) -> str | None:
-    """Where workers on other machines can write: a folder of this run below Beam's --temp_location."""
-    for option in beam_options:
-        if option.startswith("--temp_location="):
-            return f"{option.partition('=')[2].rstrip('/')}/tfslim-{uuid.uuid4().hex}"
-    return None
+def _absolute(shard: Shard) -> Shard:
+    """With paths for workers, which may work in another directory."""
+    return tuple(replace(part, file=os.path.abspath(part.file)) for part in shard)
 
 
 def _check_interface(served: Signature, after: Mapping[str, Signature], optimized: Path) -> None:

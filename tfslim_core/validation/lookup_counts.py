@@ -24,10 +24,9 @@ from numpy.typing import NDArray
 from tfslim_core.errors import DataError, TfslimError
 from tfslim_core.saved_model.served_signatures import Signature
 from tfslim_core.saved_model.server_loader import ServedModel
+from tfslim_core.validation import runners
 from tfslim_core.validation.batches import Batch
 from tfslim_core.validation.feeding import Feeding, choose_signature, feeding
-from tfslim_core.validation.job import shared_folder
-from tfslim_core.validation.pipeline import options_of
 from tfslim_core.validation.records import Letter
 from tfslim_core.validation.sources import Shard, first_records, open_dataset, read_shard, shards
 
@@ -120,14 +119,19 @@ def count_lookups(
     Raises:
         DataError: nothing could be counted, or too many records are bad.
     """
+    options = runners.options_of(beam_options)
     listener = uuid.uuid4().hex
     if progress:
         _listeners[listener] = progress
+    shared = runners.results_folder(options)
     try:
-        with tempfile.TemporaryDirectory(prefix="tfslim-") as aside:
-            folder = shared_folder(beam_options) or aside
+        with (
+            tempfile.TemporaryDirectory(prefix="tfslim-") as here,
+            runners.cleared(shared, here) as folder,
+            runners.told(options),
+        ):
             _pack(model, FileSystems.join(folder, _MODEL))
-            pipeline = beam.Pipeline(options=options_of(beam_options))
+            pipeline = beam.Pipeline(options=options)
             _ = (
                 pipeline
                 | "Shards" >> beam.Create(list(corpus.shards))

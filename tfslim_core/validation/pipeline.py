@@ -15,9 +15,11 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.ml.inference.base import RunInference
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import TaggedOutput
 
+from tfslim_core.errors import JobError
+from tfslim_core.validation import runners
 from tfslim_core.validation.batches import Batch
 from tfslim_core.validation.feeding import Feeding
 from tfslim_core.validation.paired_models import Answers, LoadFailure, PairHandler
@@ -50,38 +52,40 @@ def run(
     plan: Plan,
     handler: PairHandler,
     results: str,
-    beam_options: Sequence[str] = (),
+    options: PipelineOptions,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, DatasetSummary], dict[str, list[Letter]]]:
     """Run the job and wait for it: (summaries, bad records in order), by dataset; datasets with nothing are left out.
 
-    results: a directory or prefix that driver and workers can write to, gs:// too. beam_options: as on Beam's command
-    line; in this process unless they name a runner. progress: told the examples done so far, by the in-process runner.
+    results: a directory or prefix that driver and workers can write to, gs:// too. options: from `runners.options_of`.
+    progress: told the examples done so far, by the in-process runner.
+
+    Raises:
+        JobError: the runner failed, or the workers' results are not where this process sees them.
     """
     if progress:
         _listeners[plan.listener] = progress
     try:
-        pipeline = beam.Pipeline(options=options_of(beam_options))
-        build(pipeline, plan, handler, results)
-        pipeline.run().wait_until_finish()
+        with runners.told(options):
+            pipeline = beam.Pipeline(options=options)
+            build(pipeline, plan, handler, results)
+            pipeline.run().wait_until_finish()
     finally:
         _listeners.pop(plan.listener, None)
     names = list(plan.feedings)
     summaries = {name: _read(_result(results, names.index(name), "summary")) for name in names}
+    for name in {dataset for dataset, _ in plan.shards}:
+        # Each shard ends with a word on what it held, however little: a summary that is missing was written elsewhere.
+        if not summaries[name]:
+            raise JobError(
+                f"the job ended and left no result on dataset {name!r} in {results}: do its workers share that folder "
+                "with this machine? --temp_location names one that all of them can write to"
+            )
     letters = {name: _read(_result(results, names.index(name), _LETTERS)) for name in names}
     return (
         {name: DatasetSummary.from_json(data) for name, data in summaries.items() if data},
         {name: [Letter(**fields) for fields in json.loads(data)] for name, data in letters.items() if data},
     )
-
-
-def options_of(beam_options: Sequence[str]) -> PipelineOptions:
-    """Beam's options; in this process unless they name a runner."""
-    options = PipelineOptions(list(beam_options))
-    if options.view_as(StandardOptions).runner is None:
-        # DirectRunner would look for Prism on the network first.
-        options.view_as(StandardOptions).runner = "FnApiRunner"
-    return options
 
 
 def build(pipeline: beam.Pipeline, plan: Plan, handler: PairHandler, results: str) -> None:
@@ -208,9 +212,11 @@ def _result(results: str, index: int, kind: str) -> str:
 
 
 def _write(path: str, content: bytes) -> None:
-    # A bundle that is retried writes the same again.
-    with FileSystems.create(path) as file:
+    # A bundle that is retried writes the same again, and a worker given up for lost may do so at the same time.
+    aside = f"{path}.{uuid.uuid4().hex}"
+    with FileSystems.create(aside) as file:
         file.write(content)
+    FileSystems.rename([aside], [path])
 
 
 def _read(path: str) -> bytes:

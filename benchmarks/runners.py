@@ -1,0 +1,115 @@
+"""The validation job over much data, and in one and two processes: each run in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import children
+from benchmarks.memory import FamilyPeak, peak, reset_peak
+from benchmarks.places import OUT
+from benchmarks.sheets import Sheet
+from benchmarks.subjects import basic_pitch
+
+_COUNTS = (100_000, 1_000_000)
+_WIDTH = 64
+_FILE = 100_000
+_WINDOWS = 800
+_TIMEOUT = 1800.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run. bytes: the peak of its process, and with several the sum of what is their own."""
+
+    what: str
+    processes: int
+    examples: int
+    seconds: float
+    bytes: int
+
+
+def run(told: Callable[[str], None]) -> list[Run]:
+    """Generated examples of a small model; windows of a convolutional one in one process and in two."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    found = []
+    for arguments in (*(("small", "1", str(count)) for count in _COUNTS), *(("basic-pitch", n, "0") for n in "12")):
+        told(" ".join(arguments))
+        with tempfile.NamedTemporaryFile(suffix=".json", dir=OUT) as answer:
+            children.run("benchmarks.runners", answer.name, *arguments, timeout=_TIMEOUT)
+            found.append(Run(**json.loads(Path(answer.name).read_text())))
+    return found
+
+
+def sheet(found: Sequence[Run]) -> Sheet:
+    """A row a run."""
+    header = ["model", "processes", "examples", "time", "peak memory"]
+    rows = [
+        [r.what, str(r.processes), f"{r.examples:,}", f"{r.seconds:.1f} s", f"{r.bytes / 1e6:.0f} MB"] for r in found
+    ]
+    one, two = (next(r.seconds for r in found if r.processes == n and r.what == "basic-pitch") for n in (1, 2))
+    notes = [
+        f"Times are of the whole job, start-up included. Two processes are {one / two:.2f} x one, in which TensorFlow "
+        "uses all cores as well."
+    ]
+    return Sheet("Memory over much data, and a second process", header, rows, notes)
+
+
+def _small(folder: Path, count: int) -> tuple[Path, Path]:
+    """A dense layer in two versions, and data beside them."""
+    from tests.validation import tiny_models
+
+    weights = np.random.default_rng(5).normal(size=(_WIDTH, 10))
+    random = np.random.default_rng(1)
+    for number in range(0, count, _FILE):
+        rows = random.normal(size=(min(_FILE, count - number), _WIDTH)).astype(np.float32)
+        np.savez(folder / f"{number:08}.npz", x=rows)
+    return tiny_models.linear(folder / "a", weights), tiny_models.linear(folder / "b", weights * 1.001)
+
+
+def _convolutional(folder: Path) -> tuple[Path, Path]:
+    subject = basic_pitch()
+    # Large enough that each file is a worker's portion.
+    for part in range(8):
+        arrays = {key: np.resize(value, (_WINDOWS // 8, *value.shape[1:])) for key, value in subject.inputs.items()}
+        np.savez(folder / f"{part}.npz", **arrays)
+    return subject.path, subject.path
+
+
+def _main(answer: str, what: str, processes: str, count: str) -> None:
+    from tfslim_core.validation.job import validate
+
+    folder = Path(tempfile.mkdtemp(prefix="tfslim-benchmark-"))
+    try:
+        before, after = _small(folder, int(count)) if what == "small" else _convolutional(folder)
+        (folder / "out").mkdir()
+        reset_peak()
+        start = time.perf_counter()
+        with FamilyPeak(os.getpid()) as family:
+            found = validate(
+                before,
+                after,
+                {"data": str(folder / "*.npz")},
+                out=folder / "out",
+                measure_costs=False,
+                beam_options=[f"--direct_num_workers={processes}"],
+            )
+        seconds = time.perf_counter() - start
+        examples = found.verdict.datasets["data"].examples
+        done = Run(what, int(processes), examples, seconds, family.bytes if int(processes) > 1 else peak())
+        Path(answer).write_text(json.dumps(asdict(done)))
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
