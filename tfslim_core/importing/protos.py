@@ -43,6 +43,8 @@ def read_graph_proto(file: Path) -> Any:
     Raises:
         ModelError: it cannot be read, is damaged, or is none of them.
     """
+    if file.exists() and not file.is_file():
+        raise ModelError(f"{file} is no file; what it is instead is not read")
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -51,7 +53,7 @@ def read_graph_proto(file: Path) -> Any:
     if kind is not None:
         try:
             made = Parse(content.decode(), kind())
-        except (ParseError, UnicodeDecodeError) as error:
+        except (ParseError, RecursionError, ValueError) as error:
             raise ModelError(f"{file}: the text of a {kind.__name__} cannot be parsed: {one_line(error)}") from None
         if not graphs_in(made):
             raise ModelError(f"{file} is a {kind.__name__} without a node")

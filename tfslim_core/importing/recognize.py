@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from dataclasses import dataclass
 from enum import Enum
@@ -104,7 +105,8 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _directory(path: Path) -> Recognized:
-    if any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
+    # Whatever it is: what reads it tells what is wrong with a pipe, or a link out of the model.
+    if any(os.path.lexists(path / name) for name in ("saved_model.pb", "saved_model.pbtxt")):
         return Recognized(Kind.SAVED_MODEL, path)
     if is_bundle(path):
         return Recognized(Kind.BUNDLE, path)

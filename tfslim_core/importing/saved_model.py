@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tensorflow.core.protobuf import saved_model_pb2
-
 from tfslim_core.errors import ModelError
 from tfslim_core.importing.mending import mend
-from tfslim_core.importing.protos import read_graph_proto
 from tfslim_core.importing.scratch import link, link_tree
+from tfslim_core.saved_model.read import parse_saved_model
 from tfslim_core.storage import inside
 
 _PARSERS = ("ParseExample", "ParseExampleV2")
@@ -75,9 +73,7 @@ def _maker(path: Path, meta_graph: Any) -> str:
 
 def _parsed(path: Path) -> Any:
     """The proto; None where it cannot be parsed, which whoever opens the model tells."""
-    file = path / "saved_model.pb"
     try:
-        proto = read_graph_proto(file if file.exists() else file.with_suffix(".pbtxt"))
+        return parse_saved_model(path)
     except ModelError:
         return None
-    return proto if isinstance(proto, saved_model_pb2.SavedModel) else None
