@@ -25,15 +25,20 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tests.fuzz.mutations import encoded
 from tests.saved_models import save_v1, save_v2
 from tfslim_core.bundle import read_bundle
+from tfslim_core.checkpoints.tensor_bundle import chunks, open_bundle
 from tfslim_core.configuration import settings
 from tfslim_core.drop_in import plain_graph
 from tfslim_core.graph import constant_value
 from tfslim_core.graph_files import read_graph_def
+from tfslim_core.importing import opened
+from tfslim_core.origins import read_origins
 from tfslim_core.quantization.encode_weights import Choice, encode_weights
 from tfslim_core.safety import audit
 from tfslim_core.saved_model.freeze import freeze_saved_model
 from tfslim_core.saved_model.read import read_saved_model
 from tfslim_core.saved_model.served_signatures import Signature, TensorSpec, proto_module, read_signatures
+from tfslim_core.saved_model.write import with_values
+from tfslim_core.tflite.signatures import read_lite_signatures, served_signature_defs
 from tfslim_core.validation.feeding import feeding
 from tfslim_core.validation.records import Letter
 from tfslim_core.validation.sources import first_records, open_dataset, read_shard, shards
@@ -102,6 +107,7 @@ def _model_readers(
 
     texts = [text_format.MessageToString(saved_model_pb2.SavedModel.FromString(proto)).encode() for proto in protos]
     textual = copied("pbtxt", v1)
+    plain = with_values(read_bundle(bundle).graph)
     (textual / "saved_model.pb").unlink()
     index, data = (v1 / "variables/variables.index").read_bytes(), _only(v1 / "variables", "*.data-*").read_bytes()
     values = [
@@ -128,6 +134,17 @@ def _model_readers(
         Reader("frozen.pb", [one.SerializeToString() for one in graph_defs], _frozen, one("frozen")),
         Reader("variables.index", [index], _frozen_model, copied("index", v1), _mended_index, share=0.3),
         Reader("variables.data-00000-of-00001", [data], _frozen_model, copied("data", v1), share=0.15),
+        Reader("variables.index, copied", [index], _copied_checkpoint, copied("copied", v1), _mended_index, share=0.3),
+        Reader("graph.pb as it comes", [plain.SerializeToString()], _opened, one("any"), share=0.2),
+        Reader(
+            "graph.pbtxt as it comes",
+            [text_format.MessageToString(plain).encode()],
+            _opened,
+            one("any_text"),
+            share=0.1,
+        ),
+        Reader("tfslim_variables.json", [_VARIABLES], _variables, one("record")),
+        Reader("model.tflite", [_lite()], _lite_signatures, one("lite")),
         Reader("tensor.pb", values, _tensor, one("tensor")),
         Reader("verdict.json", [_VERDICT], _verdict, one("verdict")),
         Reader("slim.yaml", [_YAML], _configuration, one("yaml"), share=0.3),
@@ -152,6 +169,7 @@ def _data_readers(folder: Path) -> list[Reader]:
         data("data.csv", b'x,n,t\n1,2,a\n3,4,"b,c"\n'),
         data("data.npz", _npz(np.savez, arrays), _npz(np.savez_compressed, arrays), mend=_mended_zip),
         data("data.parquet", parquet.getvalue(), share=0.5),
+        data("tf_serving_warmup_requests", frame(_request()) * 2, mend=_mended_frames, share=0.5),
         data("data.tfrecord", frame(_example()) * 2, frame(_request()), share=1),
         data("mended/data.tfrecord", frame(_example()) * 2, frame(_request()), mend=_mended_frames, share=2),
     ]
@@ -169,6 +187,41 @@ def _frozen_model(folder: Path) -> bool:
     for weight in (*found.graph.weights.values(), *found.variables.values()):
         weight.read()
     return True
+
+
+def _copied_checkpoint(folder: Path) -> bool:
+    found = open_bundle(str(folder / "variables/variables"), folder)
+    for stored in found.tensors.values():
+        for piece in stored.pieces:
+            for _ in chunks(piece):
+                pass
+    return True
+
+
+def _opened(folder: Path) -> bool:
+    (file,) = folder.iterdir()
+    with opened(file):
+        return True
+
+
+def _variables(folder: Path) -> bool:
+    (folder / "assets.extra").mkdir(exist_ok=True)
+    shutil.copyfile(folder / "tfslim_variables.json", folder / "assets.extra/tfslim_variables.json")
+    return bool(read_origins(folder))
+
+
+def _lite_signatures(folder: Path) -> bool:
+    served_signature_defs(folder / "model.tflite")
+    return bool(read_lite_signatures(folder / "model.tflite"))
+
+
+def _lite() -> bytes:
+    """A TFLite model with signatures, as TensorFlow's converter writes it."""
+    module = tf.Module()
+    module.w = tf.Variable(np.ones((4, 8), np.float32))
+    function = tf.function(lambda x: {"y": tf.matmul(x, module.w)}, [tf.TensorSpec([None, 4], tf.float32, "x")])
+    concrete = function.get_concrete_function()
+    return bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete], module).convert())
 
 
 def _bundle(folder: Path) -> bool:
@@ -347,6 +400,19 @@ _VERDICT = json.dumps(
             for name in ("original", "optimized")
         },
         "datasets": {"d": {"examples": 1, "bad_records": 0, "outputs": {"y": {"cosine": 1.0}}}},
+    }
+).encode()
+_VARIABLES = json.dumps(
+    {
+        "variables": {
+            "w": {"key": "layer/w/.ATTRIBUTES/VARIABLE_VALUE", "trainable": True, "encoding": "int8"},
+            "rows": {
+                "name": "table",
+                "part": "10 4 0,5:-",
+                "rows": {"encoding": "int8", "dtype": "float32", "shape": [5, 4]},
+            },
+            "b": {"changed": ["fold_batch_norms"]},
+        }
     }
 ).encode()
 _YAML = b"""encoding: int8

@@ -10,6 +10,7 @@ import runpy
 import sys
 
 from tfslim_core.errors import ModelError
+from tfslim_core.orphans import end_with_parent
 from tfslim_core.safety.confinement import confine
 
 
@@ -22,6 +23,7 @@ def main() -> None:
     except ModelError as error:
         sys.stderr.write(f"tfslim: {error}\n")
         sys.exit(error.exit_code)
+    end_with_parent(group=True)  # a thread, and so after the confinement, which holds for what comes later
     sys.argv[1:2] = []
     try:
         runpy.run_module(settings["module"], run_name="__main__", alter_sys=True)

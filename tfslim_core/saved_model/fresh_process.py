@@ -1,7 +1,8 @@
 """A model alone in a fresh child process, loaded as its server loads it: for answers and for measurements.
 
 The child does not import the `tensorflow` package and so is up in half a second. Parent and child talk over the child's
-stdin and stdout (see array_stream): one question, one answer. When the parent goes, stdin ends and so does the child.
+stdin and stdout (see array_stream): one question, one answer. When the parent goes, so does the child, even one that a
+model keeps busy.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from tfslim_core.errors import ModelError, TfslimError
+from tfslim_core.orphans import end_with_parent
 from tfslim_core.saved_model.array_stream import read_message, write_message
 from tfslim_core.saved_model.server_loader import ServedModel
 from tfslim_core.served import open_served
@@ -305,6 +307,7 @@ def _error_class(name: str) -> type[TfslimError]:
 
 def main() -> None:
     """The child: load the model that the first message names, then answer until stdin ends."""
+    end_with_parent()
     # Ops may print; what they print must not get between the answers.
     answers_to = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -9,7 +9,8 @@ Source: tensorflow/lite/schema/schema.fbs, tensorflow/lite/tools/signature/signa
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,7 @@ def read_lite_signatures(file: Path) -> dict[str, LiteSignature]:
     Raises:
         ModelError: it cannot be read, or is not a TFLite model.
     """
-    try:
-        data = file.read_bytes()
-        if data[4:8] != _IDENTIFIER:
-            raise ModelError(f"{file} is not a TFLite model; export it again")
-        model = lite_schema().Model.GetRootAs(data, 0)
+    with _told(file) as model:
         methods = {name: one.method_name for name, one in _served(model).items()}
         found = {}
         for i in range(model.SignatureDefsLength()):
@@ -67,15 +64,30 @@ def read_lite_signatures(file: Path) -> dict[str, LiteSignature]:
             outputs = {_text(e.Name()): e.TensorIndex() for e in map(one.Outputs, range(one.OutputsLength()))}
             found[name] = _signature(model, name, methods.get(name, PREDICT), one.SubgraphIndex(), inputs, outputs)
         return found or {"serving_default": _unnamed(model)}
+
+
+def served_signature_defs(file: Path) -> dict[str, Any]:
+    """The SignatureDefs that TensorFlow Serving reads from the file, by name; none where it makes up its own.
+
+    Raises:
+        ModelError: it cannot be read, or is not a TFLite model.
+    """
+    with _told(file) as model:
+        return _served(model)
+
+
+@contextmanager
+def _told(file: Path) -> Iterator[Any]:
+    """The model in a file; whatever does not fit in it is a damaged one."""
+    try:
+        data = file.read_bytes()
+        if data[4:8] != _IDENTIFIER:
+            raise ModelError(f"{file} is not a TFLite model; export it again")
+        yield lite_schema().Model.GetRootAs(data, 0)
     except OSError as error:
         raise ModelError(f"{file}: it cannot be read: {error.strerror}") from None
     except (struct.error, TypeError, ValueError, IndexError, AttributeError, UnicodeDecodeError, DecodeError) as error:
         raise ModelError(f"{file}: the TFLite model is damaged ({error}); export it again") from None
-
-
-def served_signature_defs(file: Path) -> dict[str, Any]:
-    """The SignatureDefs that TensorFlow Serving reads from the file, by name; none where it makes up its own."""
-    return _served(lite_schema().Model.GetRootAs(file.read_bytes(), 0))
 
 
 def _served(model: Any) -> dict[str, Any]:
