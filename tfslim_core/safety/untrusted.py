@@ -56,7 +56,8 @@ def run(arguments: Sequence[str], writes: Sequence[str], bounds: Bounds, module:
     try:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "tfslim_core.safety.confined", settings, *arguments],
-            env=_environment() | {"TMPDIR": aside},
+            # Keras imports scikit-learn where there is one, whose joblib would complain about semaphores.
+            env=_environment() | {"TMPDIR": aside, "JOBLIB_MULTIPROCESSING": "0"},
             stdin=subprocess.DEVNULL,
             stderr=_descriptor(sys.stderr),
             # A group of its own, out of which the confinement lets nobody go: it is killed whole.
