@@ -179,7 +179,7 @@ def test_what_is_no_bundle_is_refused(stage, original, bundle, tmp_path):
     call = getattr(api, stage)
     refused(lambda: call(tmp_path / "none", tmp_path / "out"), tmp_path, "no such directory")
     refused(lambda: call(original, tmp_path / "out"), tmp_path, "run tfslim freeze first")
-    refused(lambda: call("gs://bucket/b", tmp_path / "out"), tmp_path, "gs://", UsageError)
+    refused(lambda: call("s3://bucket/b", tmp_path / "out"), tmp_path, "s3://", UsageError)
     broken = shutil.copytree(bundle, tmp_path / "b")
     weights = (broken / "weights.safetensors").read_bytes()
     (broken / "weights.safetensors").write_bytes(weights[:-9])

@@ -81,6 +81,6 @@ def test_what_cannot_be_is_refused(original, tmp_path):
         api.slim(original, tmp_path / "out", tags=["serve", "gpu"], also_tags=[["gpu", "serve"]])
     with pytest.raises(UsageError, match="one tag set"):
         api.slim(original, tmp_path / "out", also_tags=TAGS[1:], prune_vocabulary=True, corpus={"a": "b"})
-    with pytest.raises(ModelError, match="no MetaGraph with the tags tpu; it has: serve; gpu,serve"):
+    with pytest.raises(ModelError, match="the tags tpu, choose with --tags; it has: serve; gpu,serve"):
         api.slim(original, tmp_path / "out", also_tags=[["tpu"]])
     assert not list(tmp_path.iterdir())

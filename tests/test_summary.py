@@ -90,6 +90,9 @@ def test_changes_and_what_was_left_alone(context):
 def test_a_comparison_alone_claims_nothing(made):
     class Nothing:
         histograms = {"test": {"y": ([0.0, 1.0], [3])}}  # noqa: RUF012
+        worst = {}  # noqa: RUF012
+        bad_records = ()
+        main_output = None
 
     context = summary.plain_context(made / "model", made / "slim", Nothing())
     assert (context.title, context.stages, context.weights) == ("slim", (), ())

@@ -73,10 +73,15 @@ def test_a_tensor_that_the_checkpoint_lacks_is_told(original, tmp_path):
 def test_damaged_data_is_told_when_it_is_read(original, tmp_path):
     path = shutil.copytree(original, tmp_path / "m")
     data = path / "variables/variables.data-00000-of-00001"
-    data.write_bytes(data.read_bytes()[:10])
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    data.write_bytes(content)
     state = values(path)
     with pytest.raises(ModelError, match="the variables files are damaged at") as caught:
         [weight.read() for weight in state.variables.values()]
+    data.write_bytes(content[:10])
+    with pytest.raises(ModelError, match="lie beyond the end of its data file"):
+        values(path)
     assert "\n" not in str(caught.value)
 
 

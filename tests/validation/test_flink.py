@@ -73,7 +73,7 @@ def test_the_command_line_gives_the_same_verdict_on_flink(flink, case, monkeypat
 
     monkeypatch.setattr("tfslim_core.validation.job.measure_pair", lambda *_, **__: (Costs(1, None, None, 0, {}),) * 2)
     monkeypatch.chdir(case)
-    command = ["validate", "before", "after", "--fail-on-bad-records", "0.1"]
+    command = ["validate", "before", "after", "--fail-on-bad-records", "0.1", "--gate", "rel_l2_error<=0.01"]
     for name, path in data(case).items():
         command += ["--data", f"{name}={path}"]
     assert main([*command, "--out", "here"]) == 0
