@@ -259,3 +259,15 @@ def test_entries_of_a_table_that_numbers_compute_are_known(tmp_path):
 
     assert not _losses(counted, written)
     assert facts_of(counted)["table", "int64 -> string"].startswith("3 entries")
+
+
+def test_a_model_of_another_format_promises_what_it_becomes(tmp_path):
+    keras = tf.keras.Sequential([tf.keras.Input([4], name="x"), tf.keras.layers.Dense(3, name="y")])
+    keras.save(tmp_path / "model.keras")
+    api.freeze(tmp_path / "model.keras", tmp_path / "frozen")
+    api.reexport(tmp_path / "frozen", tmp_path / "slim")
+
+    found = api.diff(tmp_path / "model.keras", tmp_path / "slim")
+
+    assert not found.losses
+    assert facts_of(tmp_path / "model.keras")["input", "serving_default/x"] == "float32 [?, 4]"

@@ -24,7 +24,9 @@ _LOST_SOMETHING = 3
 @app.command()
 @may_be_untrusted(["a", "b"])
 def diff(
-    a: Annotated[Path, typer.Argument(metavar="A", help="A SavedModel or bundle, as it was.", show_default=False)],
+    a: Annotated[
+        Path, typer.Argument(metavar="A", help="A model of any format or a bundle, as it was.", show_default=False)
+    ],
     b: Annotated[Path, typer.Argument(metavar="B", help="What was made of it.", show_default=False)],
     tags: Annotated[
         str | None, typer.Option("--tags", help="One MetaGraph's tags, with commas between; all MetaGraphs.")

@@ -18,6 +18,8 @@ import tensorflow as tf
 from tfslim_core import origins, storage
 from tfslim_core.bundle import Bundle, is_bundle, read_bundle
 from tfslim_core.fidelity.tables import table_facts
+from tfslim_core.importing import opened
+from tfslim_core.importing.recognize import Kind, recognize
 from tfslim_core.saved_model.freeze import freeze_saved_model
 from tfslim_core.saved_model.read import SavedModel, read_saved_model, read_tag_sets
 
@@ -29,18 +31,28 @@ Facts = dict[tuple[str, str], str]
 
 
 def facts_of(path: Path, tags: Sequence[str] | None = None) -> Facts:
-    """All that a SavedModel or bundle promises; tags: of one MetaGraph, all of them unless told.
+    """All that a model or bundle promises; tags: of one MetaGraph, all of them unless told.
 
-    Nothing is run and no weight is read.
+    What is neither a SavedModel nor a bundle promises what the SavedModel does that it becomes. Nothing is run and no
+    weight is read.
 
     Raises:
-        ModelError: it is neither, it is damaged, or it lacks the tags.
+        ModelError: it is nothing that is known, it is damaged, or it lacks the tags.
     """
-    found: Facts = {("bytes on disk", ""): f"{storage.size(path):,}"} if path.is_dir() else {}
     if is_bundle(path):
         bundle = read_bundle(path)
-        return {**found, **bundle_facts(bundle), **_tag_fact(bundle.manifest.tags)}
+        return {**_size_fact(path), **bundle_facts(bundle), **_tag_fact(bundle.manifest.tags)}
+    kind = recognize(path)
+    if kind.kind is Kind.SAVED_MODEL:
+        return {**_size_fact(kind.path), **_saved_model_facts(kind.path, tags)}
+    with opened(path, tags=tags or ("serve",)) as made:
+        size = sum(file.stat().st_size for file in made.files)
+        return {("bytes on disk", ""): f"{size:,}", **_saved_model_facts(made.path, tags)}
+
+
+def _saved_model_facts(path: Path, tags: Sequence[str] | None) -> Facts:
     sets = [tuple(sorted(tags))] if tags is not None else read_tag_sets(path)
+    found: Facts = {}
     for one in sets:
         model = read_saved_model(path, one, None)
         place = f"[{','.join(one)}] " if len(sets) > 1 else ""
@@ -48,6 +60,10 @@ def facts_of(path: Path, tags: Sequence[str] | None = None) -> Facts:
             found[part, where if part == "extra file" else place + where] = value
         found |= _tag_fact(one)
     return found
+
+
+def _size_fact(path: Path) -> Facts:
+    return {("bytes on disk", ""): f"{storage.size(path):,}"}
 
 
 def bundle_facts(bundle: Bundle) -> Facts:
