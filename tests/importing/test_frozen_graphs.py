@@ -80,6 +80,17 @@ def test_binary_and_text_answer_as_the_session(tmp_path, name):
     assert [d.size for d in info.tensor_shape.dim] == [-1, 4]
 
 
+def test_a_graph_of_an_older_release_gets_no_attributes_of_today(tmp_path):
+    graph_def = tf1.GraphDef.FromString(MOBILENET.read_bytes())
+    before = {node.name: set(node.attr) for node in graph_def.node}
+
+    with opened(written(tmp_path, graph_def)) as found:
+        made = meta_graph(found.path).graph_def
+
+    assert all(set(node.attr) <= before[node.name] for node in made.node if node.name in before)
+    assert api.inspect(MOBILENET).needs.tensorflow < "1.6"
+
+
 def test_named_tensors_with_keys_and_in_the_middle(tmp_path):
     graph_def = graph_of(dense)
     h = np.abs(normal(2, 5, seed=3))

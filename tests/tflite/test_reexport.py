@@ -15,6 +15,7 @@ from tfslim_core._tf_private import lite_schema
 from tfslim_core.bundle import read_bundle
 from tfslim_core.errors import DataError, ModelError, UsageError
 from tfslim_core.saved_model.fresh_process import ModelProcess, Request, answers
+from tfslim_core.saved_model.served_signatures import Signature, TensorSpec
 from tfslim_core.served import open_served, signatures_of
 from tfslim_core.tflite import reexport
 from tfslim_core.tflite.converter import convert, explained
@@ -239,6 +240,17 @@ def test_an_interface_that_changed_is_refused(dense, words):
     wanted = {"serving_default": before["serving_default"]}
     with pytest.raises(ModelError, match=r"made string \[\?\] of the input 'words' .* is nothing"):
         check_interface(wanted, {"serving_default": after["serving_default"]})
+
+
+def test_an_output_s_size_is_no_news_where_requests_have_one_size_alone():
+    def signature(rows, scored):
+        x, y = (TensorSpec(name, np.dtype(np.float32), (size, 4)) for name, size in (("x", rows), ("y", scored)))
+        return {"serving_default": Signature("serving_default", "predict", {"x": x}, {"y": y})}
+
+    check_interface(signature(1, None), signature(1, 1))
+    check_interface(signature(None, None), signature(None, None))
+    with pytest.raises(ModelError, match=r"float32 \[1, 4\] of the output 'y'"):
+        check_interface(signature(None, None), signature(None, 1))
 
 
 def test_a_damaged_file_is_one_line(dense, tmp_path):

@@ -204,8 +204,11 @@ def _inferred(graph_def: Any, nodes: Nodes, one: Input) -> Any:
 
 
 def _imported(graph_def: Any) -> Any:
+    # The import writes defaults of today into the message that it is given, which older releases do not know.
+    copy = tf.compat.v1.GraphDef()
+    copy.CopyFrom(graph_def)
     with tf.Graph().as_default() as graph:
-        tf.import_graph_def(graph_def, name="")
+        tf.import_graph_def(copy, name="")
     return graph
 
 

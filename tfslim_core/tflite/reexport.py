@@ -121,23 +121,29 @@ def check_interface(wanted: Mapping[str, Signature], found: Mapping[str, Signatu
     if set(found) != set(wanted):
         raise ModelError(f"TFLite's converter made the signatures {sorted(found)} of {sorted(wanted)}")
     for name, signature in wanted.items():
+        # Where no request may have another size, an output's unknown one is just what it was not told.
+        sized = all(spec.shape is not None and None not in spec.shape for spec in signature.inputs.values())
         for what in ("inputs", "outputs"):
             before: Mapping[str, TensorSpec] = getattr(signature, what)
             after: Mapping[str, TensorSpec] = getattr(found[name], what)
             for key in sorted({*before, *after}):
                 a, b = before.get(key), after.get(key)
-                if a is None or b is None or a.dtype != b.dtype or not _fits(a.shape, b.shape):
+                if a is None or b is None or a.dtype != b.dtype or not _fits(a.shape, b.shape, sized):
                     raise ModelError(
                         f"TFLite's converter made {_told(b)} of the {what[:-1]} {key!r} of signature {name!r}, which "
                         f"is {_told(a)}; serve the SavedModel"
                     )
 
 
-def _fits(before: tuple[int | None, ...] | None, after: tuple[int | None, ...] | None) -> bool:
-    """Whether two shapes are one, as far as both are known; a size that any request may have stays so."""
+def _fits(before: tuple[int | None, ...] | None, after: tuple[int | None, ...] | None, sized: bool) -> bool:
+    """Whether two shapes are one, as far as both are known; a size that any request may have stays so.
+
+    sized: requests have one size alone.
+    """
     if before is None or after is None:
         return True
-    return len(before) == len(after) and all(a == b or b is None for a, b in zip(before, after, strict=True))
+    pairs = zip(before, after, strict=False)
+    return len(before) == len(after) and all(a == b or b is None or (sized and a is None) for a, b in pairs)
 
 
 def _by_importance(signatures: Iterable[str]) -> list[str]:
