@@ -19,10 +19,10 @@ from tests.checkpoints.training import exported, trained_v1
 from tests.saved_models import BASIC_PITCH, GUESSLANG, normal
 from tfslim_core import api
 from tfslim_core.checkpoints import smaller, tensor_bundle
-from tfslim_core.checkpoints.sorted_table import read_table, table_bytes
 from tfslim_core.checkpoints.tensor_bundle import open_bundle
 from tfslim_core.cli import main
 from tfslim_core.errors import ModelError, OutputExistsError, UsageError
+from tfslim_core.saved_model.sorted_table import read_table, table_bytes
 
 tf1 = tf.compat.v1
 PARTS = 3

@@ -22,10 +22,10 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
-from tfslim_core.checkpoints.sorted_table import CompressedTableError, masked, read_table, table_bytes
 from tfslim_core.errors import ModelError
 from tfslim_core.saved_model.read import one_line, open_checkpoint
 from tfslim_core.saved_model.slice_keys import slice_key
+from tfslim_core.saved_model.sorted_table import masked, read_table, table_bytes
 from tfslim_core.saved_model.write import write_checkpoint
 from tfslim_core.storage import inside
 from tfslim_core.weights import Array, Weight
@@ -150,10 +150,7 @@ def open_bundle(prefix: str, scratch: Path) -> TensorBundle:
     index = Path(f"{prefix}.index")
     if not index.is_file():
         return _read(_rewritten(prefix, reader, scratch))
-    try:
-        return _read(prefix)
-    except CompressedTableError:
-        return _read(_rewritten(prefix, reader, scratch))
+    return _read(prefix)
 
 
 def _read(prefix: str) -> TensorBundle:
@@ -162,8 +159,6 @@ def _read(prefix: str) -> TensorBundle:
         table = read_table(index.read_bytes())
         header = tensor_bundle_pb2.BundleHeaderProto.FromString(table.pop(_HEADER, b""))
         entries = {key: tensor_bundle_pb2.BundleEntryProto.FromString(value) for key, value in table.items()}
-    except CompressedTableError:
-        raise
     except (ModelError, DecodeError) as error:
         raise ModelError(f"{index}: {one_line(error)}") from None
     except OSError as error:

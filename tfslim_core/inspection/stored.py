@@ -47,13 +47,14 @@ class Tensor:
 def served_tensors(bundle: Bundle, model: SavedModel | None) -> list[Tensor]:
     """Those that the signatures read, the largest first. model: the one that the bundle was frozen from just now."""
     asked = {entry.name: entry.encoding for entry in bundle.manifest.weights}
+    reader = open_checkpoint(model.checkpoint) if model is not None and model.checkpoint is not None else None
     found = []
     for name, weight in {**bundle.graph.weights, **bundle.variables}.items():
         stored, encoding = weight.stored_bytes, _dtype(weight.dtype)
         if weight.encoded is not None:
             encoding = asked.get(name, weight.encoded.encoding)
-        elif model is not None and len(weight.origins) > 1:
-            stored, encoding = _stored_as(model, weight.origins)
+        elif reader is not None and len(weight.origins) > 1:
+            stored, encoding = _stored_as(reader, weight.origins)
         found.append(
             Tensor(
                 name=name,
@@ -70,10 +71,8 @@ def served_tensors(bundle: Bundle, model: SavedModel | None) -> list[Tensor]:
     return sorted(found, key=lambda tensor: (-tensor.bytes, tensor.name))
 
 
-def _stored_as(model: SavedModel, keys: Sequence[str]) -> tuple[int, str]:
+def _stored_as(reader: Any, keys: Sequence[str]) -> tuple[int, str]:
     """Bytes and dtypes of the checkpoint's tensors that a weight is decoded from."""
-    assert model.checkpoint is not None
-    reader = open_checkpoint(model.checkpoint)
     shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
     parts = {key: np.dtype(dtypes[key].as_numpy_dtype) for key in keys}
     sizes = {key: _size(reader, key, shapes[key], dtype) for key, dtype in parts.items()}

@@ -7,11 +7,13 @@
     footer        where metaindex and index are, padded to 40 bytes, and the magic number
 
 After each block come its kind (0: not compressed) and a masked CRC-32C. TensorFlow compresses no index.
+Source: tensorflow/tsl/lib/io/{format,block}.cc
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import struct
+from collections.abc import Iterable, Iterator, Mapping
 
 import google_crc32c
 
@@ -22,29 +24,29 @@ _FOOTER = 48
 _BLOCK_BYTES = 256 * 1024  # as TensorFlow's
 _RESTART = 16
 _PLAIN = 0
-
-
-class CompressedTableError(ModelError):
-    """A table of another writer, whose blocks are compressed."""
+_TRAILER = 5  # bytes behind a block: how it is compressed, and its checksum
 
 
 def read_table(data: bytes) -> dict[bytes, bytes]:
-    """Keys and values, in order.
+    """Keys and values, in order. Whatever TensorFlow's reader would stumble over is an error.
 
     Raises:
-        CompressedTableError: blocks are compressed.
-        ModelError: it is damaged or cut short.
+        ModelError: it is damaged or cut short, or its blocks are compressed.
     """
     if len(data) < _FOOTER or data[-8:] != _MAGIC:
-        raise ModelError("it does not end as an index does; it is cut short or no checkpoint")
+        raise ModelError("the index is cut off, or is no index")
+    found: dict[bytes, bytes] = {}
+    last: bytes | None = None
     try:
         _, position = _handle(data, len(data) - _FOOTER)
         index, _ = _handle(data, position)
-        found: dict[bytes, bytes] = {}
         for _, handle in _entries(_block(data, index)):
-            found.update(_entries(_block(data, _handle(handle, 0)[0])))
-    except (IndexError, ValueError) as error:
-        raise ModelError(f"it is damaged: {error}") from None
+            for key, value in _entries(_block(data, _handle(handle, 0)[0])):
+                if last is not None and key <= last:
+                    raise ModelError("the keys of the index are out of order")
+                found[key], last = value, key
+    except (IndexError, struct.error, ValueError):
+        raise ModelError("the index is damaged") from None
     return found
 
 
@@ -104,32 +106,37 @@ def _appended(table: bytearray, block: bytes) -> bytes:
 
 
 def _block(data: bytes, handle: tuple[int, int]) -> bytes:
-    offset, size = handle
-    block, tail = data[offset : offset + size], data[offset + size : offset + size + 5]
-    if len(tail) < 5:
-        raise ValueError("a block is cut short")
-    if masked(google_crc32c.value(block + tail[:1])) != int.from_bytes(tail[1:], "little"):
-        raise ValueError("a block's checksum does not hold")
-    if tail[0] != _PLAIN:
-        raise CompressedTableError("its blocks are compressed")
-    return block
+    start, size = handle
+    end = start + size
+    if end + _TRAILER > len(data) - _FOOTER:
+        raise ModelError("a block of the index lies beyond its end")
+    if data[end] != _PLAIN:
+        raise ModelError("the index is compressed, as no TensorFlow since 1.2 writes it; save the model anew")
+    if masked(google_crc32c.value(data[start : end + 1])) != struct.unpack_from("<I", data, end + 1)[0]:
+        raise ModelError("a block of the index does not have its checksum")
+    return data[start:end]
 
 
-def _entries(block: bytes) -> Iterable[tuple[bytes, bytes]]:
-    end = len(block) - 4 * (int.from_bytes(block[-4:], "little") + 1)
-    if end < 0:
-        raise ValueError("a block's end is not one")
-    position, key = 0, b""
-    while position < end:
-        shared, position = _number(block, position)
-        unshared, position = _number(block, position)
-        length, position = _number(block, position)
-        value = position + unshared
-        if shared > len(key) or value + length > end:
-            raise ValueError("an entry goes beyond its block")
-        key = key[:shared] + block[position:value]
-        position = value + length
-        yield key, block[value:position]
+def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    restarts = struct.unpack_from("<I", block, len(block) - 4)[0]
+    stop = len(block) - 4 * (restarts + 1)
+    if stop < 0 or not restarts:
+        raise ModelError("a block of the index has no entries")
+    at, key = 0, b""
+    starts = {0}
+    while at < stop:
+        shared, at = _number(block, at)
+        own, at = _number(block, at)
+        length, at = _number(block, at)
+        if shared > len(key) or at + own + length > stop:
+            raise ModelError("an entry of the index is cut off")
+        key = key[:shared] + block[at : at + own]
+        yield key, block[at + own : at + own + length]
+        at += own + length
+        starts.add(at)
+    # Where TensorFlow jumps to when it looks for a key.
+    if not starts.issuperset(struct.unpack_from(f"<{restarts}I", block, stop)):
+        raise ModelError("a block of the index has places for entries where none are")
 
 
 def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
@@ -149,10 +156,10 @@ def _varint(number: int) -> bytes:
 
 def _number(data: bytes, position: int) -> tuple[int, int]:
     number = 0
-    for shift in range(0, 70, 7):
+    for shift in range(0, 64, 7):
         byte = data[position]
         number |= (byte & 0x7F) << shift
         position += 1
         if byte < 0x80:
             return number, position
-    raise ValueError("a number has no end")
+    raise ModelError("a number in the index does not end")
