@@ -171,6 +171,22 @@ def entries(address: Address) -> dict[str, Entry]:
         }
 
 
+def read(address: Address) -> bytes:
+    """The content of a small object; empty where it is not there.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    from google.api_core.exceptions import NotFound
+
+    with _told(address):
+        try:
+            content: bytes = _client().bucket(address.bucket).blob(address.name).download_as_bytes(retry=_retry())
+        except NotFound:
+            return b""
+        return content
+
+
 def claim(address: Address, content: str) -> bool:
     """Make an object that is not there yet, so that of several who try one succeeds; whether it was this one.
 

@@ -35,6 +35,7 @@ def whole_directory(out: str | os.PathLike[str], *, overwrite: bool = False) -> 
         yield aside
         sync(aside)
         _put_in_place(aside, target, overwrite=overwrite)
+        sync_folder(target.parent)
     except OSError as error:
         raise ModelError(f"cannot write {target}: {error.strerror or error}") from None
     finally:
@@ -150,10 +151,22 @@ def _put_in_place(aside: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def sync(directory: Path) -> None:
-    """Bring the files to disk before the rename makes them count."""
+    """Bring the files and their names to disk before the rename makes them count."""
     for path in _files(directory):
         with path.open("rb") as file:
             os.fsync(file.fileno())
+    for folder, _, _ in os.walk(directory):
+        sync_folder(folder)
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Bring the names in a folder to disk, where the file system knows how to."""
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def _umask() -> int:

@@ -14,6 +14,7 @@ from tfslim_core.commands import slim as slim
 from tfslim_core.commands import diff as diff
 from tfslim_core.commands import warmup as warmup
 from tfslim_core.commands import publish as publish
+from tfslim_core.commands import list_versions as list_versions
 from tfslim_core.commands import transform_graph as transform_graph
 from tfslim_core.commands import transforms as transforms
 from tfslim_core.commands import checkpoint as checkpoint

@@ -11,10 +11,11 @@ import requests
 
 from tests import fake_bucket
 from tests.fake_bucket import BUCKET
-from tests.test_publishing import verdict_on
-from tfslim_core import api, bucket_publishing, buckets, storage
+from tests.publishing.test_folder import verdict_on
+from tfslim_core import api, buckets, storage
 from tfslim_core.buckets import Address
 from tfslim_core.errors import GateFailedError, ModelError, StorageError
+from tfslim_core.publishing import bucket
 
 _names = itertools.count()
 
@@ -41,12 +42,12 @@ def model(tmp_path):
 
 
 def _publish(model, base):
-    return bucket_publishing.publish(model, base, verdict_on(model))
+    return bucket.publish(model, base, verdict_on(model))
 
 
 def _seen(base):
     """The versions that a server can load."""
-    return sorted(bucket_publishing._visible(buckets.entries(base)))
+    return sorted(bucket.shelf(base).complete())
 
 
 def _digest(base, version, folder):
@@ -61,21 +62,22 @@ def test_versions_grow_and_come_back(model, base, tmp_path):
     assert (first.path, first.version, second.version) == (f"{base}/1", 1, 2)
     assert _digest(base, 2, tmp_path) == storage.digest(model)
     assert _seen(base) == [1, 2]
-    assert bucket_publishing.rollback(base).version == 1
+    assert bucket.rollback(base).version == 1
     assert _seen(base) == [1]
     assert not [name for name in buckets.entries(base) if name.startswith("2/")]
     assert ".tfslim/rolled-back/2/saved_model.pb" in buckets.entries(base)
     with pytest.raises(ModelError, match="has 1 version: nothing to roll back to"):
-        bucket_publishing.rollback(base)
-    assert _publish(model, base).version == 3  # 2 is never used again
+        bucket.rollback(base)
+    again = _publish(model, base)  # 2 is never used again
+    assert (again.version, again.notes) == (3, ("exactly this model was taken back as version 2",))
     assert not [name for name in buckets.entries(base) if "staged" in name]
 
 
 def test_only_what_passed_is_published(model, base):
     with pytest.raises(GateFailedError):
-        bucket_publishing.publish(model, base, verdict_on(model, "fail"))
+        bucket.publish(model, base, verdict_on(model, "fail"))
     with pytest.raises(ModelError, match="is not the model that was validated"):
-        bucket_publishing.publish(model, base, verdict_on(model, digest="0" * 64))
+        bucket.publish(model, base, verdict_on(model, digest="0" * 64))
     assert not buckets.entries(base)
 
 
@@ -116,40 +118,6 @@ def _dying(monkeypatch, after):
     monkeypatch.setattr(requests.Session, "request", request)
 
 
-@pytest.mark.parametrize("after", range(50))
-def test_a_publisher_that_dies_leaves_what_is_served(model, base, tmp_path, after):
-    _publish(model, base)
-    before = storage.digest(model)
-    (model / "saved_model.pb").write_bytes(b"another")
-    with pytest.MonkeyPatch.context() as patch:
-        _dying(patch, after)
-        try:
-            _publish(model, base)
-            died = False
-        except _Died:
-            died = True
-
-    seen = _seen(base)
-    assert seen in ([1], [1, 2])
-    assert died or seen == [1, 2]
-    assert _digest(base, 1, tmp_path) == before
-    if seen == [1, 2]:
-        assert _digest(base, 2, tmp_path) == storage.digest(model)
-    next_one = _publish(model, base)
-    assert next_one.version > seen[-1]
-    assert _digest(base, next_one.version, tmp_path) == storage.digest(model)
-
-
-def test_the_points_of_death_are_in_the_middle(model, base):
-    """The 50 requests above end before publishing does or just at its end, so that the deaths are spread over it."""
-    count = itertools.count()
-    real = requests.Session.request
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(requests.Session, "request", lambda *a, **k: (next(count), real(*a, **k))[1])
-        _publish(model, base)
-    assert 15 < next(count) < 60
-
-
 @pytest.mark.parametrize("cuts", [[500], [3000, 6000], [9000]])
 def test_connections_that_break_do_not_matter(model, base, tmp_path, cuts):
     port = int(buckets.os.environ["STORAGE_EMULATOR_HOST"].rpartition(":")[2])
@@ -186,7 +154,8 @@ def test_what_the_dead_left_is_cleaned_up_later(model, base, monkeypatch):
             _publish(model, base)
     left = {name for name in buckets.entries(base) if not name.startswith(".tfslim/claims")}
     assert left
-    monkeypatch.setattr(bucket_publishing, "_ABANDONED", -1.0)
+    monkeypatch.setattr(bucket, "_ABANDONED", -1.0)
+    monkeypatch.setattr(bucket, "_UPLOAD_ABANDONED", -1.0)
 
     assert _publish(model, base).version == 2
     assert not left & buckets.entries(base).keys()
@@ -203,3 +172,86 @@ def test_the_api_takes_addresses(model, base, tmp_path):
     assert str(done.path) == f"{base}/live/1"
     assert str(api.rollback(f"{base}/live").path) == f"{base}/live/1"
     assert json.loads(buckets.download(base / "new/verdict.json", tmp_path / "x").read_text())["verdict"] == "pass"
+
+
+def test_only_so_many_versions_are_kept(model, base):
+    verdict = verdict_on(model)
+    removed = [bucket.publish(model, base, verdict, keep=2).removed for _ in range(3)]
+    assert removed == [(), (), (1,)]
+    bucket.rollback(base)
+    for _ in range(3):
+        bucket.publish(model, base, verdict, keep=2)
+    assert _seen(base) == [5, 6]
+    left = {name.split("/")[0] for name in buckets.entries(base)}
+    assert left == {".tfslim", "5", "6"}
+    kinds = {name.split("/")[1] for name in buckets.entries(base) if name.startswith(".tfslim")}
+    assert kinds == {"claims"}  # neither what was taken back nor a mark is left
+
+
+def test_a_rollback_may_name_the_version_to_go_back_to(model, base):
+    for _ in range(4):
+        _publish(model, base)
+    for _ in range(2):
+        assert bucket.rollback(base, to=2).version == 2
+        assert _seen(base) == [1, 2]
+
+
+def test_what_was_published_is_listed(model, base):
+    _publish(model, base)
+    _publish(model, base)
+    buckets.upload(model / "saved_model.pb", base / "0007/saved_model.pb")
+    buckets.upload(model / "saved_model.pb", base / "8/variables/half")
+    buckets.upload(model / "saved_model.pb", base / "9")
+    buckets.upload(model / "saved_model.pb", base / "notes/10/saved_model.pb")
+    bucket.rollback(base, to=7)
+    bucket.rollback(base)
+    found = {one.number: one for one in api.versions(str(base))}
+    assert list(found) == [1, 2, 7, 8, 9]
+    assert [one.number for one in found.values() if one.served] == [2]
+    assert [one.number for one in found.values() if one.rolled_back] == [7, 8, 9]
+    assert (found[2].digest, found[2].bytes, found[2].verdict) == (storage.digest(model), storage.size(model), "pass")
+    assert found[2].path == f"{base}/2"
+    assert found[7].path == f"{base}/.tfslim/rolled-back/0007"
+    assert _publish(model, base).version == 10
+
+
+def test_a_tflite_model_is_a_version_too(model, base):
+    (model / "saved_model.pb").rename(model / "model.tflite")
+    for _ in range(2):
+        _publish(model, base)
+    assert _seen(base) == [1, 2]
+    assert bucket.rollback(base).version == 1
+
+
+def test_a_version_that_is_being_published_is_left_alone(model, base):
+    for _ in range(3):
+        _publish(model, base)
+    buckets.delete([base / "3/saved_model.pb"])  # as it is a moment before it is whole
+    (listed,) = [one for one in api.versions(str(base)) if one.number == 3]
+    assert "it is being published" in listed.problem
+    assert bucket.rollback(base).version == 1  # 2 is what is served
+    assert "3/variables/variables.index" in buckets.entries(base)
+
+
+@pytest.mark.parametrize("cuts", [[400, 2500], [6000, 9000, 12000]])
+def test_broken_connections_do_not_matter_to_a_rollback(model, base, tmp_path, cuts):
+    for _ in range(3):
+        _publish(model, base)
+    port = int(buckets.os.environ["STORAGE_EMULATOR_HOST"].rpartition(":")[2])
+    with fake_bucket.Proxy(port, cuts) as proxy:
+        fake_bucket.use(proxy.port)
+        done = bucket.rollback(base)
+        kept = bucket.publish(model, base, verdict_on(model), keep=2)
+    fake_bucket.use(port)
+
+    assert proxy.broken == len(cuts)
+    assert (done.version, kept.version, kept.removed) == (2, 4, (1,))
+    assert _seen(base) == [2, 4]
+    assert _digest(base, 4, tmp_path) == storage.digest(model)
+
+
+def test_a_model_in_the_base_is_refused(model, base):
+    buckets.upload(model, base / "new/model")
+    with pytest.raises(ModelError, match="are one inside the other"):
+        api.publish(f"{base}/new/model", f"{base}/new", verdict=verdict_on(model))
+    assert not [name for name in buckets.entries(base) if ".tfslim" in name]
