@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfslim_core.sketches import ExactSum, LogHistogram
+from tfslim_core.sketches import ExactSum, ExactSums, LogHistogram
 
 repeatable = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -28,6 +28,40 @@ def test_sums_merge_into_the_sum_of_all(first, second):
             total.add(term)
     totals[0].merge(totals[1])
     assert totals[0].value == math.fsum([*first, *second])
+
+
+TERMS = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e290, max_value=1e290)
+
+
+@repeatable
+@given(st.lists(st.tuples(TERMS, TERMS), max_size=40), st.lists(st.integers(0, 40), max_size=4), st.randoms())
+def test_sums_of_examples_are_exact_however_they_come_together(pairs, cuts, order):
+    rows = np.array(pairs).reshape(-1, 2).T
+    wanted = [math.fsum(row) for row in rows.tolist()]
+    edges = [0, *sorted(cuts), len(pairs)]
+    parts = [rows[:, slice(*edge)] for edge in itertools.pairwise(edges)]
+    order.shuffle(parts)
+    total = ExactSums(2)
+    for part in parts:
+        one = ExactSums(2)
+        one.add(part)
+        if order.random() < 0.5:
+            one.values  # noqa: B018  # adds up what waits
+        total.merge(one)
+    assert total.values == wanted
+
+
+def test_many_examples_and_endless_ones():
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(3, 5000)) * 10.0 ** random.integers(-300, 300, size=(3, 5000))
+    total = ExactSums(3)
+    for start in range(0, 5000, 32):
+        total.add(rows[:, start : start + 32])
+    assert total.values == [math.fsum(row) for row in rows.tolist()]
+    total.add(np.array([[math.inf, 1.0], [math.nan, 1.0], [5e-324, -5e-324]]))
+    assert total.values[0] == math.inf
+    assert math.isnan(total.values[1])
+    assert total.values[2] == math.fsum(rows[2].tolist())
 
 
 def test_infinity_stays():

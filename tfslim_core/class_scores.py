@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tfslim_core.sketches import ExactSum
+from tfslim_core.sketches import ExactSums
 from tfslim_core.verdict import PositionMetrics
 
 Array = NDArray[Any]
@@ -68,7 +68,7 @@ class ClassStats:
     fives: int = 0
     agreed_fives: int = 0
     distributions: bool = True
-    divergences: ExactSum = field(default_factory=ExactSum)
+    divergences: ExactSums = field(default_factory=lambda: ExactSums(1))
     positions: PositionStats = field(default_factory=PositionStats)
     _flips: bool = False
     _margin: float = math.inf
@@ -117,7 +117,7 @@ class ClassStats:
                 self.distributions = False
             else:
                 columns[3] = found.reshape(rows, -1).sum(1)
-                self.divergences.add(float(columns[3].sum()))
+                self.divergences.add(columns[3:])
         return columns
 
     def merge(self, other: ClassStats) -> None:
@@ -134,7 +134,7 @@ class ClassStats:
     @property
     def kl_divergence(self) -> float | None:
         """The mean over distributions, nats; None where an answer is no distribution."""
-        return self.divergences.value / self.ranked if self.ranked and self.distributions else None
+        return self.divergences.values[0] / self.ranked if self.ranked and self.distributions else None
 
     def _watch_margin(self, a: Array, best: Array, every: Array, top: Array, row_errors: Array) -> None:
         others = a.copy()

@@ -47,6 +47,7 @@ FEWEST_OF_ALL = 10
 _WITHOUT_INTERVAL = ("max_abs_error", "nan_mismatches")
 _QUANTILES = {"p50_abs_error": 0.5, "p99_abs_error": 0.99, "p999_abs_error": 0.999}
 _WORST_NAMED = 3
+_TOLD_FILES = 3
 # The dataset of a check on the models themselves.
 NO_DATASET = ""
 
@@ -98,7 +99,7 @@ class Findings:
 
     failures: examples that the original answered and the optimized model could not; first_failure: its error.
     labels: metric -> both models' values; None where no label was named. without_label: examples that have none.
-    slices: key -> slice -> what was found on it.
+    slices: key -> slice -> what was found on it. cut_off: files whose end could not be read, each with where it begins.
     """
 
     examples: int = 0
@@ -110,6 +111,7 @@ class Findings:
     latency_ms: LatencyPair = field(default_factory=LatencyPair)
     without_label: int = 0
     slices: Mapping[str, Mapping[str, Findings]] = field(default_factory=dict)
+    cut_off: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,9 @@ def evaluate(
     doubts += _nowhere(on_data, datasets)
     failures = [one.failure for one in judged if one.failure]
     doubts += [one.doubt for one in judged if one.doubt]
-    checks = [one.check.model_copy(update={"undecided": one.doubt is not None}) for one in judged]
+    checks = [
+        one.check.model_copy(update={"undecided": one.check.undecided or one.doubt is not None}) for one in judged
+    ]
     if not checks and not doubts:
         doubts.append("No check was made.")
     notes = [
@@ -262,6 +266,11 @@ def evaluate(
         for name, found in datasets.items()
         if found.without_label
     ]
+    notes += [
+        f"Dataset {name!r}: what could not be read was not compared: {_few(found.cut_off)}."
+        for name, found in datasets.items()
+        if found.cut_off
+    ]
     if failures:
         return Judgement("fail", list(dict.fromkeys([*failures, *doubts, *notes])), checks)
     if doubts:
@@ -269,6 +278,11 @@ def evaluate(
     total = sum(found.examples for found in datasets.values())
     held = "The one check holds" if len(checks) == 1 else f"All {len(checks)} checks hold"
     return Judgement("pass", [f"{held} on {total:,} examples.", *notes], checks)
+
+
+def _few(places: Sequence[str]) -> str:
+    more = f" and {len(places) - _TOLD_FILES:,} more files" if len(places) > _TOLD_FILES else ""
+    return ", ".join(places[:_TOLD_FILES]) + more
 
 
 def label_loss(labels: Mapping[str, LabelMetric] | None, metric: str) -> float | None:
@@ -382,7 +396,10 @@ def _judge_value(gate: Gate, place: _Place | None, found: _Value, what: str, poi
     asks = f"the gate asks for {gate.op} {gate.bound:g}"
     if not check.passed:
         return _Judged(check, failure=f"{where} is {found.value:.6g}{pointers}; {asks}.")
-    if place is None or place.found.examples < FEWEST_OF_ALL:  # for the latter there is a doubt on the whole place
+    if place is None:
+        return _Judged(check)
+    if place.found.examples < FEWEST_OF_ALL:  # for which there is one doubt on the whole place
+        check.undecided = True
         return _Judged(check)
     if found.examples < FEWEST_OF_ALL:
         few = f"{where} rests on {found.examples} examples; fewer than {FEWEST_OF_ALL} prove nothing."

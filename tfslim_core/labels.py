@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from tfslim_core.intervals import Interval, Replicates, groups, of_groups, of_replicates, wilson
 from tfslim_core.metrics import Kind, kind_of, scores_classes
+from tfslim_core.roc import roc_curve
 from tfslim_core.score_sketch import MOST_CLASSES, ScoreSketch
-from tfslim_core.sketches import ExactSum
-from tfslim_core.verdict import LabelMetric
+from tfslim_core.sketches import ExactSums
+from tfslim_core.verdict import LabelMetric, Roc
 
 Array = NDArray[Any]
 Outputs = Mapping[str, Array]
@@ -42,7 +43,7 @@ class LabelStats:
     missing: int = 0
     turned: int = 0
     turned_fives: int = 0
-    sums: list[ExactSum] = field(default_factory=lambda: [ExactSum() for _ in range(_COLUMNS)])
+    sums: ExactSums = field(default_factory=lambda: ExactSums(_COLUMNS))
     replicates: Replicates | None = None
     sketches: dict[int, tuple[ScoreSketch, ScoreSketch]] = field(default_factory=dict)
     # What must be so on all examples for a metric to have a meaning.
@@ -76,8 +77,7 @@ class LabelStats:
         self.missing += other.missing
         self.turned += other.turned
         self.turned_fives += other.turned_fives
-        for total, more in zip(self.sums, other.sums, strict=True):
-            total.merge(more)
+        self.sums.merge(other.sums)
         if other.replicates is not None:
             self.replicates = self.replicates or Replicates(_COLUMNS)
             self.replicates.merge(other.replicates)
@@ -95,7 +95,7 @@ class LabelStats:
     def summary(self) -> dict[str, LabelMetric]:
         """Each metric that has a meaning here, by name, and accuracy in any case."""
         found = {"accuracy": LabelMetric(original=None, optimized=None, difference=None)}
-        sums = [total.value for total in self.sums]
+        sums = self.sums.values
         resampled = self.replicates.sums if self.replicates is not None else None
         # A lone number per example is a probability where all of them and the labels could be, and else an estimate.
         estimates = self.one_value and not self.binary
@@ -111,6 +111,19 @@ class LabelStats:
             found |= _metric("mae", sums, resampled, _ABSOLUTE)
             found |= _metric("rmse", sums, resampled, _SQUARED, np.sqrt)
         return found
+
+    def roc(self, names: Sequence[str]) -> Roc | None:
+        """The ROC curves; None where `auc` has no meaning either. names: of the classes, empty where nobody knows."""
+        if (self.one_value and not self.binary) or len(self.sketches) != 1 or not self.one_class_list:
+            return None
+        ((columns, pair),) = self.sketches.items()
+        told = [
+            roc_curve(sketch, differences=self.distributions and not self.one_value and columns == 1) for sketch in pair
+        ]
+        if told[0] is None or told[1] is None:
+            return None
+        second = names[1] if len(names) == 2 else "1"
+        return Roc(positive=second if columns == 1 else None, original=told[0], optimized=told[1])
 
     def _add(self, labels: Array, original: Outputs, optimized: Outputs, main: str | None, places: Array) -> None:
         outputs = (original, optimized)
@@ -139,11 +152,7 @@ class LabelStats:
         if rights is not None:
             self.turned += int(np.sum(rights[0] != rights[1]))
             _fill(columns, _RIGHT, rights[0], rights[1])
-        with np.errstate(all="ignore"):
-            terms = columns.sum(1).tolist()
-        for total, term in zip(self.sums, terms, strict=True):
-            if term:
-                total.add(term)
+        self.sums.add(columns)
         if self.resampled:
             self.replicates = self.replicates or Replicates(_COLUMNS)
             self.replicates.add(columns, places)

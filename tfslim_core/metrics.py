@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tfslim_core.class_scores import ClassStats, PositionStats
 from tfslim_core.intervals import Interval, Replicates, of_replicates, quantile_shares, wilson
-from tfslim_core.sketches import ExactSum, LogHistogram
+from tfslim_core.sketches import ExactSums, LogHistogram
 from tfslim_core.verdict import OutputMetrics
 
 Array = NDArray[Any]
@@ -111,15 +111,21 @@ def main_output(outputs: Mapping[str, tuple[Kind, bool]]) -> str | None:
     return next(iter([*scoring, *floats, *outputs]), None)
 
 
+def readable(text: str) -> str:
+    """Text with halves of characters (lone surrogates, which JSON can name) written as escapes: no file takes them."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def shorten(value: Any, most: int = SHOWN_VALUES) -> Any:
     """A value cut for reading: text of at most 400 characters, so many values of an array; always fit for JSON."""
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     if isinstance(value, str):
+        value = readable(value)
         more = len(value) - SHOWN_CHARACTERS
         return value if more <= 0 else f"{value[:SHOWN_CHARACTERS]} … ({more} more characters)"
     if isinstance(value, Mapping):
-        return {str(key): shorten(item) for key, item in value.items()}
+        return {readable(str(key)): shorten(item) for key, item in value.items()}
     if value is None:
         return None
     try:
@@ -160,11 +166,7 @@ class ErrorStats:
     finite: int = 0
     scores_classes: bool = True
     max_error: float = 0.0
-    errors: ExactSum = field(default_factory=ExactSum)
-    errors_squared: ExactSum = field(default_factory=ExactSum)
-    original_squared: ExactSum = field(default_factory=ExactSum)
-    optimized_squared: ExactSum = field(default_factory=ExactSum)
-    products: ExactSum = field(default_factory=ExactSum)
+    sums: ExactSums = field(default_factory=lambda: ExactSums(_PRODUCT + 1 - _ERROR))
     histogram: LogHistogram | None = None
     only_answer: bytes | None = None
     constant: bool = True
@@ -206,6 +208,7 @@ class ErrorStats:
         columns[_ELEMENTS] = original.size // len(original)
         if kind in ("float", "integer"):
             row_errors = self._add_numbers(original, optimized, columns)
+            self.sums.add(columns[_ERROR : _PRODUCT + 1])
         if kind != "float":
             same = np.asarray(original == optimized, bool).reshape(len(original), -1)
             columns[_EXACT] = same.sum(1)
@@ -228,8 +231,7 @@ class ErrorStats:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.scores_classes &= other.scores_classes
         self.max_error = max(self.max_error, other.max_error)
-        for name in ("errors", "errors_squared", "original_squared", "optimized_squared", "products"):
-            getattr(self, name).merge(getattr(other, name))
+        self.sums.merge(other.sums)
         if other.histogram is not None:
             if self.histogram is None:
                 self.histogram = LogHistogram()
@@ -270,9 +272,10 @@ class ErrorStats:
         intervals = self._intervals(kind, scores) if compared else {}
         if kind in ("string", "bool") or not compared:
             return OutputMetrics(exact_match=exact, positions=told, intervals=intervals)
-        error, norm = math.sqrt(self.errors_squared.value), math.sqrt(self.original_squared.value)
+        errors, squared, original_squared, optimized_squared, product_sum = self.sums.values
+        error, norm = math.sqrt(squared), math.sqrt(original_squared)
         relative = error / norm if norm else (math.inf if error else 0.0)
-        product = norm * math.sqrt(self.optimized_squared.value)
+        product = norm * math.sqrt(optimized_squared)
         known = self.finite > 0
         ranks = self.classes
         top1 = ranks.agreed / ranks.ranked if scores and ranks.ranked else None
@@ -280,9 +283,9 @@ class ErrorStats:
         return OutputMetrics(
             **quantiles,
             max_abs_error=self.max_error if known else None,
-            mean_abs_error=_number(self.errors.value / self.finite) if known else None,
+            mean_abs_error=_number(errors / self.finite) if known else None,
             rel_l2_error=_number(relative) if known else None,
-            cosine=_number(max(-1.0, min(1.0, self.products.value / product))) if product else None,
+            cosine=_number(max(-1.0, min(1.0, product_sum / product))) if product else None,
             kl_divergence=ranks.kl_divergence if scores else None,
             top1_agreement=top1,
             top5_agreement=ranks.agreed_fives / ranks.fives if scores and ranks.fives else None,
@@ -372,10 +375,6 @@ class ErrorStats:
             columns[_ERROR] = error.sum(1)
             for column, x, y in ((_SQUARED, error, error), (_ORIGINAL, a, a), (_OPTIMIZED, b, b), (_PRODUCT, a, b)):
                 columns[column] = np.einsum("ij,ij->i", x, y)
-            totals = columns[_ERROR : _PRODUCT + 1].sum(1).tolist()
-        names = (self.errors, self.errors_squared, self.original_squared, self.optimized_squared, self.products)
-        for total, term in zip(names, totals, strict=True):
-            total.add(term)
         if self.histogram is not None:
             self.histogram.add(finite)
         return row_errors

@@ -1,4 +1,4 @@
-"""Scores counted by class and size, for the area under the ROC curve: mergeable counts in bounded memory."""
+"""Scores counted by class and size, for the ROC curve and the area under it: mergeable counts in bounded memory."""
 
 from __future__ import annotations
 
@@ -75,6 +75,18 @@ class ScoreSketch:
         means = np.mean(kept, axis=0)
         return float(means[0]), means[1:]
 
+    def totals(self) -> tuple[Array, Array, Array]:
+        """(lowest score of each bucket in use, examples of the class, others), from the highest scores down.
+
+        Of all classes together: each score counts as one of the class or of the others.
+        """
+        self._count()
+        places, buckets = np.divmod(self._keys, _BUCKETS)
+        used, columns = np.unique(buckets, return_inverse=True)
+        counts = np.zeros((2, len(used)), np.int64)
+        np.add.at(counts, (places % 2, columns), self._counts)
+        return _lowest(used)[::-1], counts[1, ::-1], counts[0, ::-1]
+
     def _count(self) -> None:
         if self._pending:
             keys, counts = np.unique(np.concatenate(self._pending), return_counts=True)
@@ -103,6 +115,26 @@ def _bucket(scores: Array) -> NDArray[np.int64]:
     above = 2 * _SIDE + 2 + np.minimum(_octaves(size) - _octaves(np.ones(1)), _SIDE)
     steps = np.where(size <= 0.5, _octaves(size), np.where(size < 1, near_one, above))
     return np.asarray(_BUCKETS // 2 + np.where(scores < 0, -steps, steps), np.int64)
+
+
+def _lowest(buckets: NDArray[np.int64]) -> Array:
+    """The lower end of each bucket of scores: finite, and growing with the bucket."""
+    steps = buckets - _BUCKETS // 2
+    # The lower end of a negative bucket is the upper one of the positive bucket of the same size.
+    ends = _size(np.where(steps > 0, steps, 1 - steps))
+    return np.where(steps > 0, ends, np.where(steps < 0, -ends, 0.0))
+
+
+def _size(steps: NDArray[np.int64]) -> Array:
+    """The absolute score at which so many steps begin."""
+    one = int(_octaves(np.ones(1))[0])
+    octaves = np.where(steps <= _SIDE, steps, np.where(steps <= 2 * _SIDE + 1, 2 * _SIDE + 2 - steps, 0))
+    octaves = np.where(steps > 2 * _SIDE + 1, steps - 2 * _SIDE - 2 + one, octaves)
+    bits = (octaves + (int(np.float32(_LEAST).view(np.int32)) >> _SHIFT)) << _SHIFT
+    sizes = bits.astype(np.int32).view(np.float32).astype(np.float64)
+    # Seen from 1, what lies at the lower end belongs to the bucket below; and 0.5 has one of its own.
+    near_one = np.nextafter(np.maximum(1 - sizes, 0.5), 1)
+    return np.where((steps > _SIDE) & (steps <= 2 * _SIDE + 1), near_one, sizes)
 
 
 def _octaves(size: Array) -> NDArray[np.int64]:

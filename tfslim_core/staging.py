@@ -32,12 +32,17 @@ def shown(path: str | os.PathLike[str]) -> str:
 
 
 def in_buckets(
-    *, reads: Collection[str], data: Collection[str] = (), writes: Collection[str] = ()
+    *,
+    reads: Collection[str],
+    data: Collection[str] = (),
+    writes: Collection[str] = (),
+    check: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Callable[[Callable[Given, Made]], Callable[Given, Made]]:
     """Let a function take gs:// addresses in these parameters.
 
     reads: of files and directories. data: of mappings from names to them; patterns too. writes: of what it writes; its
     `overwrite` is heeded. Its `progress` is told of the copies. Where its result holds a path, that is the address.
+    check: is given all arguments before anything is copied, and raises where the copies would be of no use.
 
     Raises (when it is called):
         StorageError: a copy cannot be made. OutputExistsError: there is something where it should write.
@@ -52,6 +57,8 @@ def in_buckets(
             if not any(map(address_of, _paths(bound, [*reads, *writes], data))):
                 return function(*args, **kwargs)
             bound.apply_defaults()
+            if check is not None:
+                check(bound.arguments)
             with tempfile.TemporaryDirectory(prefix="tfslim-") as folder, _renamed() as copies:
                 made = _redirected(bound, Path(folder), copies, reads, data, writes)
                 result = function(*bound.args, **bound.kwargs)

@@ -62,7 +62,7 @@ class CostRatio(_Part):
     """optimized / original of one cost, over rounds that measured both models in turns.
 
     metric: as a gate names it. batch: where it is measured by batch size. interval: of the value, over the rounds; null
-    where there was one round only.
+    where there was one round only. dataset: whose requests were timed; null for what takes none.
     """
 
     metric: str
@@ -70,6 +70,7 @@ class CostRatio(_Part):
     value: float
     interval: tuple[float, float] | None
     rounds: int
+    dataset: str | None = None
 
 
 class Models(_Part):
@@ -177,6 +178,28 @@ class Confusion(_Part):
     counts: dict[str, dict[str, int]]
 
 
+class RocCurve(_Part):
+    """About 200 points at most, from (0, 0) to (1, 1): where scores from `threshold` on are taken for the class, the
+    share of the others that are (fpr) and of its own (tpr). Thresholds are finite and never ascend.
+    """
+
+    fpr: list[float]
+    tpr: list[float]
+    threshold: list[float]
+
+
+class Roc(_Part):
+    """The ROC curves of both models against the labels.
+
+    positive: the class whose score it is, of two; null for the micro average over more classes, each against the rest.
+    A threshold is a probability where the models answer such; of two other scores it is the second less the first.
+    """
+
+    positive: str | None
+    original: RocCurve
+    optimized: RocCurve
+
+
 class DatasetResult(_Part):
     """What was found on one dataset. without_label: examples that have none. slices: by "KEY=VALUE" or "1<=KEY<5"."""
 
@@ -189,6 +212,7 @@ class DatasetResult(_Part):
     slices: dict[str, SliceResult] = Field(default_factory=dict)
     worst: list[WorstExample] = Field(default_factory=list)
     confusion: Confusion | None = None
+    roc: Roc | None = None
 
 
 class Verdict(_Part):

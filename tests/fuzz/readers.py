@@ -265,7 +265,7 @@ def _data(folder: Path) -> bool:
     path = next(str(file) for file in folder.iterdir())
     dataset = open_dataset("d", path, 1 << 16)
     fed = feeding(_SCALARS if path.endswith(".csv") else _SERVED, first_records(dataset), None, path)
-    items = (item for shard in shards(dataset, 1 << 16) for item in read_shard("d", shard, fed, 2))
+    items = (item for shard in shards(dataset) for item in read_shard("d", shard, fed, 2))
     letters = sum(isinstance(item, Letter) for item in islice(items, 100_000))
     return not letters
 

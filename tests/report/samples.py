@@ -106,7 +106,7 @@ def plain():
     for model in data["models"].values():
         model.pop("first_request_ms"), model.pop("throughput_per_second")
     for dataset in data["datasets"].values():
-        dataset.pop("slices"), dataset.pop("confusion"), dataset.pop("without_label")
+        dataset.pop("slices"), dataset.pop("confusion"), dataset.pop("without_label"), dataset.pop("roc")
         for metrics in dataset["outputs"].values():
             for name in (
                 "p50_abs_error",
@@ -205,6 +205,7 @@ def dataset(examples, factor, agreement):
             "classes": ["perl", "python", "java"],
             "counts": {"perl": {"perl": 37, "python": 4}, "python": {"python": 300, "java": 1}, "java": {"java": 200}},
         },
+        "roc": {"positive": "perl", "original": roc_curve(0.35), "optimized": roc_curve(0.4)},
         "worst": [
             {"index": 412, "output": "scores", "error": 0.1312, "input": {"text": PERL}},
             {
@@ -222,6 +223,12 @@ def dataset(examples, factor, agreement):
             {"index": 99, "output": "embedding", "error": None, "input": "a bare value"},
         ],
     }
+
+
+def roc_curve(power):
+    """The larger the power, the less is found."""
+    points = [place / 40 for place in range(41)]
+    return {"fpr": points, "tpr": [at**power for at in points], "threshold": [1.025 - at for at in points]}
 
 
 def histogram(center, spread=0.9, total=25_000):

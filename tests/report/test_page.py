@@ -140,6 +140,7 @@ def test_hostile_names_are_text():
     files.slices = {HOSTILE: next(iter(files.slices.values()))}
     files.slices[HOSTILE].outputs = {HOSTILE: files.outputs[HOSTILE], "a": files.outputs[HOSTILE]}
     files.slices[HOSTILE].labels = files.labels
+    files.roc.positive = HOSTILE
     files.confusion.counts = {HOSTILE: {"a": 1, HOSTILE: 1}}
     files.outputs[HOSTILE].positions = PositionMetrics(examples=3, agreement=0.5, first_difference=2)
     verdict.models.original.throughput_per_second[HOSTILE] = 1.0

@@ -11,9 +11,10 @@ from tests.report import samples
 from tests.report.reading import percent, read
 from tfslim_core.report.plots.histogram import histogram, span
 from tfslim_core.report.plots.latency import latency, nice_step
+from tfslim_core.report.plots.roc import roc
 from tfslim_core.report.plots.stacked import stacked
 from tfslim_core.report.shares import shares
-from tfslim_core.verdict import OutputMetrics, Percentiles
+from tfslim_core.verdict import OutputMetrics, Percentiles, Roc
 
 
 def bars(markup, css=None):
@@ -120,3 +121,15 @@ def test_arrays_are_drawn_as_lists_are():
     limits = span([lists])
     assert span([(edges, counts)]) == limits
     assert histogram("scores", (edges, counts), limits, None) == histogram("scores", lists, limits, None)
+
+
+def test_roc_curves_go_through_their_points():
+    found = Roc.model_validate(samples.verdict().datasets["files"].roc.model_dump())
+    drawing = read(roc(found))
+    paths = {path.attributes["class"].split()[-1]: path.attributes["d"] for path in drawing.all("path")}
+    assert list(paths) == ["original-line", "optimized-line"]  # the thinner one on top
+    for side, curve in (("original", found.original), ("optimized", found.optimized)):
+        points = [tuple(map(float, pair.split())) for pair in paths[f"{side}-line"].removeprefix("M").split(" L")]
+        wanted = [(x, 1 - y) for x, y in zip(curve.fpr, curve.tpr, strict=True)]
+        assert np.array(points) == pytest.approx(np.array(wanted), abs=1e-4)
+    assert drawing.all("title")[0].text() == "ROC curves; areas: original 0.7389, optimized 0.7129"

@@ -42,7 +42,7 @@ def case(tmp_path):
     rows = np.random.default_rng(2).normal(size=(200, 256)).round(3).tolist()
     rows[77] = [1.0]
     (tmp_path / "small.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert len(shards(open_dataset("large", str(tmp_path / "large.npz")))) == 2
+    assert len(shards(open_dataset("large", str(tmp_path / "large.npz")))) > 2
     return tmp_path
 
 

@@ -288,10 +288,11 @@ def test_labels_give_the_accuracy_of_both(linear, tmp_path):
 
 def test_costs_are_measured_on_the_data(linear, numbers, tmp_path):
     told = []
+    np.savez(tmp_path / "more.npz", x=np.ones((40, 4), np.float32))
     found = run(
         linear("a"),
         linear("b"),
-        numbers,
+        {"test": numbers, "more": str(tmp_path / "more.npz")},
         tmp_path / "out",
         "size_ratio<=1",
         "latency_ratio<=1000",
@@ -302,12 +303,18 @@ def test_costs_are_measured_on_the_data(linear, numbers, tmp_path):
     assert set(latency.original) == set(latency.optimized) == {"1", "32"}
     assert found.verdict.models.original.load_seconds > 0
     assert found.verdict.verdict == "pass"
-    assert [step for step in told if step[0] == "compare"][-1] == ("compare", 100, 100)
+    assert [step for step in told if step[0] == "compare"][-1] == ("compare", 140, 140)
     assert any(step[0] == "measure costs" for step in told)
     ratios = {(ratio.metric, ratio.batch) for ratio in found.verdict.models.ratios}
     by_batch = {(f"{metric}", batch) for metric in ("latency_ratio", "latency_ratio_p99", "throughput_ratio")
                 for batch in ("1", "32")}  # fmt: skip
     assert ratios == by_batch | {(f"{metric}_ratio", None) for metric in ("load", "first_request", "memory")}
+    # Of several datasets the first one is timed, and every ratio of requests says so.
+    assert found.verdict.datasets["more"].latency_ms.original == {}
+    assert {ratio.metric: ratio.dataset for ratio in found.verdict.models.ratios} == {
+        **dict.fromkeys(("latency_ratio", "latency_ratio_p99", "throughput_ratio", "first_request_ratio"), "test"),
+        **dict.fromkeys(("load_ratio", "memory_ratio")),
+    }
     for model in (found.verdict.models.original, found.verdict.models.optimized):
         assert model.first_request_ms > 0
         assert model.throughput_per_second["32"] > model.throughput_per_second["1"] > 0

@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import zlib
+from functools import partial
 from pathlib import Path
 
 import apache_beam as beam
@@ -17,6 +18,7 @@ from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 from apache_beam.runners.dataflow.internal import apiclient
 
 from tests.validation import tiny_models
+from tfslim_core import api, buckets
 from tfslim_core.errors import DataError, JobError, UsageError
 from tfslim_core.saved_model.served_signatures import read_signatures
 from tfslim_core.validation import pipeline, runners
@@ -168,6 +170,22 @@ def test_nothing_is_submitted_that_workers_could_not_run(case):
     (case / "url").mkdir()
     with pytest.raises(UsageError, match=r"^--data a: gs://bucket/a.npz: the job reads local paths"):
         validate(case / "before", case / "after", {"a": "gs://bucket/a.npz"}, out=case / "url")
+
+
+@pytest.mark.parametrize("given", ["original", "optimized", "data", "corpus"])
+def test_addresses_are_refused_before_they_are_copied_where_workers_would_not_see_the_copies(case, monkeypatch, given):
+    monkeypatch.setattr(buckets, "download", lambda *_: pytest.fail("it was copied"))
+    paths = {"original": case / "before", "optimized": case / "after", "data": {"a": str(case / "a.npz")}}
+    pool = ["--runner=PortableRunner", "--environment_type=EXTERNAL", "--environment_config=localhost:1"]
+    for options, why in ((pool, "PortableRunner may run them on other machines"), (DATAFLOW, "on Google's machines")):
+        if given == "corpus":
+            call = partial(api.prune_vocabulary, "bundle", corpus={"a": "gs://bucket/a.npz"})
+        else:
+            address = {"a": "gs://bucket/a.npz"} if given == "data" else "gs://bucket/model"
+            call = partial(api.validate, **(paths | {given: address}))
+        with pytest.raises(UsageError, match=rf"gs://bucket/\S+ would be copied to this machine, .*{why}; copy it"):
+            call(out=case / "o", beam_options=options)
+    assert not (case / "o").exists()
 
 
 def test_results_go_below_the_temp_location():

@@ -37,7 +37,7 @@ def read(path, served=NUMBERS, label=None, batch_size=3, range_bytes=1 << 20):
     """(batches, letters as (record's number, error), records counted)."""
     dataset = open_dataset("d", str(path), range_bytes)
     fed = feeding(served, first_records(dataset), label, str(path))
-    items = [item for shard in shards(dataset, range_bytes) for item in read_shard("d", shard, fed, batch_size)]
+    items = [item for shard in shards(dataset) for item in read_shard("d", shard, fed, batch_size)]
     batches = [item for item in items if isinstance(item, Batch)]
     letters = [(split_place(item.place)[1], item.error) for item in items if isinstance(item, Letter)]
     counted = sum(count for batch in batches for count in batch.finished.values())
@@ -188,9 +188,12 @@ def test_a_damaged_npz_loses_its_rest_as_one_bad_record(tmp_path):
     data = bytearray((tmp_path / "a.npz").read_bytes())
     data[9000] ^= 1
     (tmp_path / "a.npz").write_bytes(data)
-    _, letters, _ = read(tmp_path / "a.npz")
-    assert len(letters) == 1
-    assert "CRC" in letters[0][1]
+    batches, letters, counted = read(tmp_path / "a.npz")
+    (letter,) = letters
+    lost = 1000 - sum(map(len, batches))
+    assert letter[1].startswith("the archive cannot be read on: Bad CRC-32")
+    assert letter[1].endswith(f"; {lost:,} records are lost")
+    assert counted == 1000
     (tmp_path / "b.npz").write_bytes(data[:5000])
     with pytest.raises(DataError, match="cut off"):
         read(tmp_path / "b.npz")
@@ -246,10 +249,10 @@ def test_prediction_logs_are_requests(tmp_path):
     assert rows(batches, "text") == examples
 
 
-def test_a_broken_frame_ends_the_file_as_one_bad_record(tmp_path):
+def test_a_frame_that_is_cut_or_has_no_length_ends_the_file_as_one_bad_record(tmp_path):
     data = b"".join(frame(example(x=[float(i), 0.0])) for i in range(9))
     damaged = bytearray(data)
-    damaged[len(data) // 2] ^= 1
+    damaged[4 * len(data) // 9 + 2] ^= 1
     for name, content in (("cut", data[:-3]), ("flipped", damaged)):
         path = tmp_path / f"{name}.tfrecord"
         path.write_bytes(content)
@@ -257,6 +260,17 @@ def test_a_broken_frame_ends_the_file_as_one_bad_record(tmp_path):
         assert len(letters) == 1
         assert letters[0][0] == sum(map(len, batches)) == counted - 1
         assert "the file is not read on" in letters[0][1]
+
+
+def test_a_frame_whose_data_alone_is_damaged_ends_the_file_and_is_told(tmp_path):
+    frames = [frame(example(x=[float(i), 0.0])) for i in range(9)]
+    frames[4] = frames[4][:20] + b"?" + frames[4][21:]
+    for name, pack in (("a.tfrecord", bytes), ("a.tfrecord.gz", gzip.compress)):
+        (tmp_path / name).write_bytes(pack(b"".join(frames)))
+        batches, letters, counted = read(tmp_path / name)
+        assert rows(batches) == [[i, 0] for i in range(4)]
+        assert letters == [(4, "a frame's data does not have its checksum (CRC); the file is not read on")]
+        assert counted == 5
 
 
 def test_packed_files_are_read_and_a_cut_one_is_one_bad_record(tmp_path):
@@ -279,7 +293,7 @@ def test_csv_cells_are_scalars(tmp_path):
     assert rows(batches, "text") == [b'a, "b"\nc', b"f"]
     assert batches[0].labels.tolist() == [b"0", b"1"]
     assert [number for number, _ in letters] == [1, 2]
-    assert letters[1][1] == "the row does not have the 3 cells of the header"
+    assert letters[1][1] == "the row has 2 cells, the header 3"
 
 
 @pytest.mark.parametrize("every", [1, 1 << 20])
@@ -370,3 +384,20 @@ def test_neither_beam_nor_tensorflow_is_imported_for_reading():
     script = """import sys, tfslim_core.metrics, tfslim_core.gate, tfslim_core.validation.sources
 sys.exit(any(name.partition(".")[0] in ("apache_beam", "tensorflow") for name in sys.modules))"""
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_portions_for_workers_depend_on_the_data_alone(tmp_path):
+    lines = b'{"x": [1, 2]}\n'
+    for name, many in (("a.jsonl", 10), ("b.jsonl", 300_000)):
+        (tmp_path / name).write_bytes(lines * many)
+    assert len(shards(open_dataset("d", str(tmp_path / "a.jsonl")))) == 1
+    portions = shards(open_dataset("d", str(tmp_path / "b.jsonl")))
+    assert len(portions) == 5  # of at least 1 MiB
+    assert [part.file for shard in portions for part in shard] == [str(tmp_path / "b.jsonl")] * 5
+    # Of much data there are 16, or more of at most 32 MiB.
+    with (tmp_path / "c.jsonl").open("wb") as file:
+        file.truncate(64 << 20)
+    assert len(shards(open_dataset("d", str(tmp_path / "c.jsonl")))) == 16
+    with (tmp_path / "c.jsonl").open("wb") as file:
+        file.truncate(1 << 30)
+    assert len(shards(open_dataset("d", str(tmp_path / "c.jsonl")))) == 32

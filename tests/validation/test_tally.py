@@ -3,12 +3,14 @@
 import itertools
 import json
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tfslim_core.validation import slice_queue
 from tfslim_core.validation.batches import Batch
 from tfslim_core.validation.tally import DatasetStats, DatasetSummary
 
@@ -91,3 +93,30 @@ def test_failures_count_in_their_slice():
     stats.add_failure(Batch("d", {"x": rows}, rows, slices={"k": np.array(["k=1"], object)}), "no such table")
     found = stats.summary()
     assert (found.failures, found.slices["k"]["k=1"].failures) == (1, 1)
+
+
+@repeatable
+@given(st.integers(0, 1000), st.lists(st.integers(1, ROWS - 1), max_size=6), st.integers(1, 9), st.booleans())
+def test_examples_of_slices_may_wait_for_any_company(seed, cuts, rows, longer):
+    """What waits together shows in no number, also where examples of another form come between."""
+    random = np.random.default_rng(seed)
+    original, optimized = answers(random, 0.0), answers(random, 0.3)
+    labels = random.integers(0, 7, ROWS).astype(object)
+    slices = {key: np.array([f"{key}={n % many}" for n in range(ROWS)], object) for key, many in (("k", 3), ("l", 2))}
+    batches = []
+    for number, edge in enumerate(itertools.pairwise([0, *sorted(set(cuts)), ROWS])):
+        of = np.arange(*edge)
+        x = np.zeros((len(of), 1 + longer * (number % 2)))
+        named = {key: names[of] for key, names in slices.items()}
+        batch = Batch("d", {"x": x}, of, labels[of], slices=named)
+        batches.append((batch, *({key: array[of] for key, array in one.items()} for one in (original, optimized))))
+    found = []
+    for most in (1, rows, 1000):
+        stats = DatasetStats(KEYS)
+        with mock.patch.object(slice_queue, "_ROWS", most):
+            for batch in batches:
+                stats.add(*batch)
+            found.append(stats.summary().to_json())
+    assert found[0] == found[1] == found[2]
+    told = json.loads(found[0])["slices"]
+    assert {name: part["examples"] for name, part in told["k"].items()} == {f"k={n}": ROWS // 3 for n in range(3)}

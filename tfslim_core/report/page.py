@@ -12,7 +12,7 @@ from tfslim_core.report import examples, formats, headline, metrics, words
 from tfslim_core.report.context import ReportContext, Stage, Weight
 from tfslim_core.report.leftovers import left_alone
 from tfslim_core.report.markdown import report_markdown
-from tfslim_core.report.plots import histogram, latency, pair, stacked
+from tfslim_core.report.plots import histogram, latency, pair, roc, stacked
 from tfslim_core.report.shares import shares
 from tfslim_core.report.slices import slice_table
 from tfslim_core.report.svg import bar, plot
@@ -104,6 +104,7 @@ def _dataset(name: str, found: DatasetResult, verdict: Verdict, context: ReportC
     return {
         "result": found,
         "columns": metrics.columns(found.outputs.values()),
+        "roc": roc.roc(found.roc) if found.roc is not None else None,
         "moved": moves[:SHOWN_MOVES],
         "moved_more": sum(count for _, _, count, _ in moves[SHOWN_MOVES:]),
         "slices": slice_table(found.slices, [c for c in verdict.checks if c.dataset == name], context.main_output),

@@ -58,7 +58,7 @@ class Batch:
         labels = None if self.labels is None else self.labels[some]
         return Batch(self.dataset, feeds, self.places[some], labels, self.unbatched, slices=slices)
 
-    def take(self, rows: NDArray[np.int64]) -> Batch:
+    def take(self, rows: NDArray[np.intp]) -> Batch:
         """Some examples as a batch that is in no slice and finishes nothing."""
         feeds = {key: array if key in self.unbatched else array[rows] for key, array in self.feeds.items()}
         labels = None if self.labels is None else self.labels[rows]

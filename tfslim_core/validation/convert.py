@@ -142,7 +142,10 @@ def shape_words(shape: tuple[int | None, ...]) -> str:
 
 def _strings(value: Any) -> Any:
     if isinstance(value, str):
-        return value.encode()
+        try:
+            return value.encode()
+        except UnicodeEncodeError:
+            raise DataError("its text has half a character (a lone surrogate), which UTF-8 cannot hold") from None
     if isinstance(value, bytes):
         return value
     if isinstance(value, list):
@@ -156,7 +159,14 @@ def _strings(value: Any) -> Any:
 
 
 def _kind_word(array: Array) -> str:
-    return "values of another or of several kinds" if array.dtype.kind == "O" else _WORDS[kind_of(array.dtype)]
+    if array.dtype.kind != "O":
+        return _WORDS[kind_of(array.dtype)]
+    kinds = {type(item) for item in array.flat}
+    if type(None) in kinds:
+        return "null"
+    if kinds <= {int, float}:
+        return "numbers beyond 64 bits"
+    return "objects" if dict in kinds else "values of several kinds"
 
 
 _WORDS = {"float": "numbers", "integer": "whole numbers", "bool": "booleans", "string": "strings"}

@@ -19,11 +19,16 @@ def write_dead_letters(out: Path, letters: Mapping[str, Sequence[Letter]], locat
     """One line per bad record: dataset, file, record (its number in the file, from 0 on), error, input if known."""
     if not any(letters.values()):
         return
-    with (out / FILE_NAME).open("w") as file:
+    with (out / FILE_NAME).open("w", encoding="utf-8") as file:
         for name, letter in _all(letters):
             path, record = locate(name, letter)
             line = {"dataset": name, "file": path, "record": record, "error": letter.error, "input": letter.shown}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def lost(letters: Iterable[Letter]) -> int:
+    """How many records they stand for."""
+    return sum(letter.count for letter in letters)
 
 
 def by_error(letters: Mapping[str, Sequence[Letter]], locate: Locate) -> list[BadRecords]:
@@ -31,7 +36,7 @@ def by_error(letters: Mapping[str, Sequence[Letter]], locate: Locate) -> list[Ba
     groups: dict[tuple[str, str], list[Letter]] = {}
     for name, letter in _all(letters):
         groups.setdefault((name, letter.error), []).append(letter)
-    found = [BadRecords(name, error, len(some), *locate(name, some[0])) for (name, error), some in groups.items()]
+    found = [BadRecords(name, error, lost(some), *locate(name, some[0])) for (name, error), some in groups.items()]
     return sorted(found, key=lambda one: (list(letters).index(one.dataset), -one.count, one.error))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tfslim_core.errors import DataError
 from tfslim_core.validation.npz import row_count
+from tfslim_core.validation.packed import packing_of
 from tfslim_core.validation.readers import parquet_rows
 from tfslim_core.validation.sources import Dataset
 
@@ -47,6 +48,8 @@ def _at_start(file: str) -> tuple[int, int]:
     with Path(file).open("rb") as opened:
         data = opened.read(_SAMPLED_BYTES)
     stored, name = len(data), file
+    if packing_of(file) not in ("", ".gz"):
+        raise DataError(f"{file}: a sample of it cannot be unpacked")
     if file.endswith(".gz"):
         name = file.removesuffix(".gz")
         data = zlib.decompressobj(wbits=31).decompress(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,6 +97,21 @@ class Feeding:
         return labels
 
 
+def _hint(signatures: Sequence[Signature], known: Iterable[str]) -> str:
+    """Which keys of the data may be meant by inputs that they lack."""
+    unused = sorted(set(known) - {key for signature in signatures for key in signature.inputs})
+    alike = {key: near for signature in signatures for key in signature.inputs if (near := _nearest(key, unused))}
+    told = [f"{near!r} for {key!r}" for key, near in alike.items() if key not in known]
+    return f"; is {', '.join(told)} meant?" if told else ""
+
+
+def _nearest(key: str, known: Sequence[str]) -> str | None:
+    """The most similar name, upper and lower case being alike."""
+    lower = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(key.lower(), lower, n=1, cutoff=0.5)
+    return lower[found[0]] if found else None
+
+
 def row_shape(spec: TensorSpec) -> Shape:
     """The shape of one example of an input, None where the rank is unknown."""
     return None if spec.shape is None else spec.shape[1:]
@@ -133,7 +149,10 @@ def choose_signature(
     if fitting:
         raise DataError(f"{where} fits several signatures: {', '.join(fitting)}; choose one with --signature")
     takes = "; ".join(f"{name} takes {_takes(signature.inputs)}" for name, signature in signatures.items())
-    raise DataError(f"{where}: no signature takes records with {_has(records)} ({takes})")
+    known = {key for record in records for key in record.values or ()}
+    raise DataError(
+        f"{where}: no signature takes records with {_has(records)} ({takes}){_hint(list(signatures.values()), known)}"
+    )
 
 
 def feeding(
@@ -151,10 +170,9 @@ def feeding(
     fit = fits(signature.inputs, records)
     if fit is None:
         known = {key for record in records for key in record.values or ()}
-        hint = next((nearest(key, known) for key in signature.inputs if key not in known), "")
         raise DataError(
             f"{where}: its records have {_has(records)}; signature {signature.name!r} takes "
-            f"{_takes(signature.inputs)}{hint}"
+            f"{_takes(signature.inputs)}{_hint([signature], known)}"
         )
     beside = [("label", label)] if label is not None else []
     for what, key in [*beside, *(("slice key", slicing.key) for slicing in slicings)]:

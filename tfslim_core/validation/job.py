@@ -27,7 +27,7 @@ from tfslim_core.saved_model.served_signatures import Signature
 from tfslim_core.served import signatures_of
 from tfslim_core.validation import pipeline, runners
 from tfslim_core.validation.batches import Batch, Batcher
-from tfslim_core.validation.dead_letters import by_error, write_dead_letters
+from tfslim_core.validation.dead_letters import Locate, by_error, lost, write_dead_letters
 from tfslim_core.validation.expected import expected_records
 from tfslim_core.validation.feeding import Feeding, choose_signature, feeding, has_batch_axis
 from tfslim_core.validation.pace import Pace
@@ -36,7 +36,7 @@ from tfslim_core.validation.records import Letter, Record, split_place
 from tfslim_core.validation.slicing import MOST_SLICES, parse_slicings
 from tfslim_core.validation.sources import Dataset, Shard, first_records, open_dataset, shards
 from tfslim_core.validation.tally import DatasetSummary
-from tfslim_core.verdict import DatasetResult, LatencyPair, SliceResult, Verdict, WorstExample
+from tfslim_core.verdict import DatasetResult, LatencyPair, Models, SliceResult, Verdict, WorstExample
 
 LATENCY_BATCHES = (1, 32)
 _WORST_TOLD = 20
@@ -148,11 +148,20 @@ def validate(
         feeds = _latency_feeds(feedings[timed], firsts[timed], latency_batches) if timed else {}
         costs = measure_pair(original, optimized, feeds, served.name, tags, progress=_steps(progress))
         latencies = {timed: _latency_pair(costs)} if timed else {}
+
+    def locate(name: str, letter: Letter) -> tuple[str, int]:
+        return _locate(datasets[name], summaries.get(name), letter.place)
+
     findings = {
-        name: _findings(summaries.get(name, DatasetSummary()), letters.get(name, []), latencies.get(name))
+        name: _findings(
+            summaries.get(name, DatasetSummary()),
+            letters.get(name, []),
+            latencies.get(name),
+            _cut_off(name, letters, locate),
+        )
         for name in datasets
     }
-    models = compared_models(original, optimized, costs)
+    models = _timed_on(compared_models(original, optimized, costs), timed)
     judged = gate.evaluate(parsed, findings, models, main_output)
     chosen = main_output or _main_of(summaries)
     worst = {name: _worst(found, summaries[name], chosen) for name, found in findings.items() if name in summaries}
@@ -166,10 +175,6 @@ def validate(
             for name, found in findings.items()
         },
     )
-
-    def locate(name: str, letter: Letter) -> tuple[str, int]:
-        return _locate(datasets[name], summaries.get(name), letter.place)
-
     write_dead_letters(out, letters, locate)
     verdict.write(out)
     return ValidationResult(
@@ -252,13 +257,20 @@ def _check_bad_records(
     allowed: float,
 ) -> None:
     for name, bad in letters.items():
-        total = sum(summaries[name].finished.values()) if name in summaries else len(bad)
-        if len(bad) > allowed * max(total, 1):
+        many = lost(bad)
+        total = sum(summaries[name].finished.values()) if name in summaries else many
+        if many > allowed * max(total, 1):
             where = _locate(datasets[name], summaries.get(name), bad[0].place)
             raise DataError(
-                f"{datasets[name].path}: {len(bad):,} of {total:,} records are bad, more than --fail-on-bad-records "
+                f"{datasets[name].path}: {many:,} of {total:,} records are bad, more than --fail-on-bad-records "
                 f"{allowed:g} allows; the first: {where[0]}, record {where[1]}: {bad[0].error}"
             )
+
+
+def _cut_off(name: str, letters: Mapping[str, Sequence[Letter]], locate: Locate) -> list[str]:
+    """The files whose end could not be read, and from which record on."""
+    ended = [locate(name, letter) for letter in letters.get(name, ()) if letter.ends]
+    return [f"{file} from record {record:,} on" for file, record in ended]
 
 
 def _check_slices(datasets: Mapping[str, Dataset], summaries: Mapping[str, DatasetSummary]) -> None:
@@ -270,8 +282,11 @@ def _check_slices(datasets: Mapping[str, Dataset], summaries: Mapping[str, Datas
             )
 
 
-def _findings(summary: DatasetSummary, letters: list[Letter], latency: LatencyPair | None) -> gate.Findings:
-    return _found(summary, _range_starts(summary.finished), len(letters), latency or LatencyPair())
+def _findings(
+    summary: DatasetSummary, letters: list[Letter], latency: LatencyPair | None, cut_off: Sequence[str]
+) -> gate.Findings:
+    found = _found(summary, _range_starts(summary.finished), lost(letters), latency or LatencyPair())
+    return replace(found, cut_off=cut_off)
 
 
 def _found(summary: DatasetSummary, starts: Mapping[int, int], bad_records: int, latency: LatencyPair) -> gate.Findings:
@@ -332,6 +347,7 @@ def _dataset_result(
         slices={name: _slice_result(part) for parts in found.slices.values() for name, part in parts.items()},
         worst=[WorstExample(index=case.index, output=key, error=case.error, input=case.input) for key, case in worst],
         confusion=summary.confusion,
+        roc=summary.roc,
     )
 
 
@@ -374,6 +390,16 @@ def _batches(fed: Feeding, records: Sequence[Record], size: int) -> list[Batch]:
 def _latency_pair(costs: tuple[Costs, Costs]) -> LatencyPair:
     original, optimized = ({str(size): p for size, p in cost.latency_ms.items()} for cost in costs)
     return LatencyPair(original=original, optimized=optimized)
+
+
+def _timed_on(models: Models, dataset: str | None) -> Models:
+    """With the dataset that requests were taken from: the first that has an example."""
+    of_requests = [ratio.metric == "first_request_ratio" or ratio.batch is not None for ratio in models.ratios]
+    ratios = [
+        ratio.model_copy(update={"dataset": dataset}) if timed else ratio
+        for ratio, timed in zip(models.ratios, of_requests, strict=True)
+    ]
+    return models.model_copy(update={"ratios": ratios})
 
 
 def _steps(progress: Progress | None) -> Callable[[int, int], None] | None:

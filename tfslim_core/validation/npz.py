@@ -68,7 +68,14 @@ def read_rows(part: Range, rows: int, keys: frozenset[str] | None) -> Iterator[R
                 yield Record(at - part.start, values, from_array, rows=count, counted=True)
                 at += count
         except _DAMAGED as error:
-            yield BadRecord(at - part.start, f"the archive cannot be read on: {error}")
+            lost = stop - at
+            told = f"the archive cannot be read on: {error}{rest(lost)}"
+            yield BadRecord(at - part.start, told, ends=True, count=lost)
+
+
+def rest(lost: int) -> str:
+    """How many records are lost with the one that could not be read, for its error."""
+    return f"; {lost:,} records are lost" if lost > 1 else ""
 
 
 class _Column:

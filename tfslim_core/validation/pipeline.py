@@ -184,6 +184,11 @@ class _Compare(beam.CombineFn):
             mutable_accumulator.add(element.batch, element.original, element.optimized)
         return mutable_accumulator
 
+    def compact(self, accumulator: DatasetStats) -> DatasetStats:
+        """What is sent to where it is merged: numbers, and no example that waits to be counted."""
+        accumulator.settle()
+        return accumulator
+
     def merge_accumulators(self, accumulators: Iterable[DatasetStats]) -> DatasetStats:
         total = self.create_accumulator()
         for one in accumulators:

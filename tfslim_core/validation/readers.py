@@ -6,17 +6,12 @@ file early (a broken frame, a cut archive) is one bad record.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import importlib
-import io
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +19,11 @@ from numpy.typing import NDArray
 from tfslim_core.errors import DataError
 from tfslim_core.metrics import shorten
 from tfslim_core.one_line import one_line
-from tfslim_core.validation.convert import from_array, from_flat, from_nested, from_text
+from tfslim_core.validation import csv_rows
+from tfslim_core.validation.convert import from_array, from_flat, from_nested
 from tfslim_core.validation.messages import parse_example, parse_prediction_log
-from tfslim_core.validation.npz import read_rows, row_cuts
+from tfslim_core.validation.npz import read_rows, rest, row_cuts
+from tfslim_core.validation.packed import CUT_OFF, PACKINGS, open_data, packing_of
 from tfslim_core.validation.records import BadRecord, Range, Record
 from tfslim_core.validation.tfrecord import frame_starts, read_frames
 
@@ -34,7 +31,6 @@ Item = Record | BadRecord
 Array = NDArray[Any]
 WARMUP_FILE = "tf_serving_warmup_requests"  # as TensorFlow Serving wants it named: TFRecords without an extension
 _ARROW = (LookupError, NotImplementedError, OSError, OverflowError, TypeError, ValueError)  # pyarrow's own are such
-_CUT_OFF = (OSError, EOFError, zlib.error, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -55,31 +51,28 @@ def format_of(file: str) -> Format:
     Raises:
         DataError: no format has it.
     """
-    name = os.path.basename(file).removesuffix(".gz")
+    packing = packing_of(file)
+    name = os.path.basename(file).removesuffix(packing)
     if name == WARMUP_FILE:
         return FORMATS[".tfrecord"]
     extension = os.path.splitext(name)[1]
-    packed = file.endswith(".gz") and extension in (".npz", ".parquet")
-    if extension not in FORMATS or packed:
+    if extension not in FORMATS or (packing and extension in (".npz", ".parquet")):
         known = " ".join(FORMATS)
         raise DataError(
-            f"{file}: cannot tell the format by the extension; it may be one of {known} (.gz of the text ones)"
+            f"{file}: cannot tell the format by the extension; it may be one of {known}, and those of .jsonl, .csv and "
+            f".tfrecord with one of {' '.join(PACKINGS)} behind it"
         )
     return FORMATS[extension]
 
 
-def _whole(file: str, every: int) -> Sequence[int]:
-    return [0]
-
-
 def _line_cuts(file: str, every: int) -> Sequence[int]:
     """Every so many bytes: a range has the lines that start in it."""
-    return [0] if file.endswith(".gz") else range(0, max(1, os.path.getsize(file)), every)
+    return [0] if packing_of(file) else range(0, max(1, os.path.getsize(file)), every)
 
 
 def _read_jsonl(part: Range, rows: int, keys: frozenset[str] | None) -> Iterator[Item]:
     number = 0
-    with _open(part.file) as file:
+    with open_data(part.file) as file:
         if part.start:
             file.seek(part.start - 1)
             file.readline()
@@ -90,20 +83,23 @@ def _read_jsonl(part: Range, rows: int, keys: frozenset[str] | None) -> Iterator
                 try:
                     yield _json_record(number, json.loads(line))
                 except (ValueError, RecursionError) as error:
-                    yield BadRecord(number, f"the line is not JSON: {error}", shorten(line))
+                    # Without the place, which differs from line to line, so that lines of one error are told as such.
+                    yield BadRecord(number, f"the line is not JSON: {getattr(error, 'msg', error)}", shorten(line))
                 number += 1
-        except _CUT_OFF as error:
-            yield BadRecord(number, f"the file cannot be read on: {error}")
+        except CUT_OFF as error:
+            yield BadRecord(number, f"the file cannot be read on: {error}", ends=True)
 
 
-def _json_record(number: int, value: Any) -> Record:
+def _json_record(number: int, value: Any) -> Record | BadRecord:
+    if isinstance(value, list) and any(isinstance(item, dict) and set(item) != {"b64"} for item in value):
+        return BadRecord(number, "the line is a list of records; a .jsonl file has each on a line of its own")
     named = isinstance(value, dict) and set(value) != {"b64"}
     return Record(number, value if named else None, from_nested, whole=value)
 
 
 def _frame_cuts(file: str, every: int) -> Sequence[int]:
     size = os.path.getsize(file)
-    if file.endswith(".gz") or size <= every:
+    if packing_of(file) or size <= every:
         return [0]
     with open(file, "rb") as opened:
         return frame_starts(opened, size, every)
@@ -111,7 +107,7 @@ def _frame_cuts(file: str, every: int) -> Sequence[int]:
 
 def _read_tfrecord(part: Range, rows: int, keys: frozenset[str] | None) -> Iterator[Item]:
     number = 0
-    with _open(part.file) as file:
+    with open_data(part.file) as file:
         if part.start:
             file.seek(part.start)
         try:
@@ -122,9 +118,9 @@ def _read_tfrecord(part: Range, rows: int, keys: frozenset[str] | None) -> Itera
                     yield BadRecord(number, str(error))
                 number += 1
         except DataError as error:
-            yield BadRecord(number, f"{error}; the file is not read on")
-        except _CUT_OFF as error:
-            yield BadRecord(number, f"the file cannot be read on: {error}")
+            yield BadRecord(number, f"{error}; the file is not read on", ends=True)
+        except CUT_OFF as error:
+            yield BadRecord(number, f"the file cannot be read on: {error}", ends=True)
 
 
 def _tfrecord_record(number: int, data: bytes) -> Record:
@@ -139,31 +135,6 @@ def _tfrecord_record(number: int, data: bytes) -> Record:
     examples = np.empty(len(inputs), object)
     examples[:] = inputs
     return Record(number, None, from_array, whole=examples, rows=len(inputs), signature=signature)
-
-
-def _read_csv(part: Range, rows: int, keys: frozenset[str] | None) -> Iterator[Item]:
-    number = 0
-    with _open(part.file) as raw, io.TextIOWrapper(raw, "utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        while True:
-            try:
-                row = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield BadRecord(number, f"the line is not CSV: {error}")
-                number += 1
-                continue
-            except (*_CUT_OFF, UnicodeDecodeError) as error:
-                yield BadRecord(number, f"the file cannot be read on: {error}")
-                return
-            # DictReader puts cells without a header under None, and None into cells that are missing.
-            if None in row or None in row.values():
-                expected = len(reader.fieldnames or ())
-                yield BadRecord(number, f"the row does not have the {expected} cells of the header", shorten(str(row)))
-            else:
-                yield Record(number, row, from_text)
-            number += 1
 
 
 def _parquet_cuts(file: str, every: int) -> Sequence[int]:
@@ -184,6 +155,7 @@ def _read_parquet(part: Range, rows: int, keys: frozenset[str] | None) -> Iterat
     file = _parquet(part.file)
     wanted = [name for name in file.schema_arrow.names if keys is None or name in keys]
     stop = file.num_row_groups if part.stop is None else part.stop
+    total = sum(file.metadata.row_group(group).num_rows for group in range(part.start, stop))
     number = 0
     try:
         for batch in file.iter_batches(rows, list(range(part.start, stop)), wanted):
@@ -191,7 +163,8 @@ def _read_parquet(part: Range, rows: int, keys: frozenset[str] | None) -> Iterat
                 yield Record(number, row, from_nested)
                 number += 1
     except _ARROW as error:
-        yield BadRecord(number, f"the file cannot be read on: {one_line(error)}")
+        lost = max(1, total - number)
+        yield BadRecord(number, f"the file cannot be read on: {one_line(error)}{rest(lost)}", ends=True, count=lost)
 
 
 def _parquet(file: str) -> Any:
@@ -202,14 +175,10 @@ def _parquet(file: str) -> Any:
         raise DataError(f"{file} is no parquet file, or is cut off: {one_line(error)}") from None
 
 
-def _open(file: str) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(file)) if file.endswith(".gz") else open(file, "rb")
-
-
 FORMATS = {
     ".jsonl": Format(_line_cuts, _read_jsonl),
     ".npz": Format(row_cuts, read_rows),
     ".tfrecord": Format(_frame_cuts, _read_tfrecord),
-    ".csv": Format(_whole, _read_csv),
+    ".csv": Format(csv_rows.row_starts, csv_rows.read_rows),
     ".parquet": Format(_parquet_cuts, _read_parquet),
 }

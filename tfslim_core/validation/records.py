@@ -21,13 +21,15 @@ class Range:
     """A part of a file that one worker reads.
 
     number: its place among all ranges of the dataset, by file and then by position. start, stop: bytes or rows, as the
-    format counts; stop None is the end of the file.
+    format counts; stop None is the end of the file. stamp: size and time of the file when it was cut, see `stamp_of`;
+    None where nobody looked.
     """
 
     number: int
     file: str
     start: int = 0
     stop: int | None = None
+    stamp: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,21 +52,29 @@ class Record:
 
 @dataclass(frozen=True)
 class BadRecord:
-    """A record that could not be read or fed. shown: the record, shortened, or None where it is no use."""
+    """A record that could not be read or fed.
+
+    shown: the record, shortened, or None where it is no use. ends: nothing after it in the file could be read.
+    count: how many records are lost with it, where that is known.
+    """
 
     number: int
     error: str
     shown: Any = None
+    ends: bool = False
+    count: int = 1
 
 
 @dataclass(frozen=True)
 class Letter:
-    """A bad record on its way to the dead letters; place as in `place`."""
+    """A bad record on its way to the dead letters; place as in `place`, the rest as in BadRecord."""
 
     dataset: str
     place: int
     error: str
     shown: Any = None
+    ends: bool = False
+    count: int = 1
 
 
 def place(range_number: int, record: int) -> int:

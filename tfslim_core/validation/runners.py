@@ -81,6 +81,25 @@ def check_reachable(options: PipelineOptions, paths: Mapping[str, str]) -> None:
         )
 
 
+def check_copies_seen(options: PipelineOptions, addresses: Mapping[str, str]) -> None:
+    """Refuse what would be copied to this machine for workers that may be elsewhere, before it is copied.
+
+    addresses: what each one is -> its address in a bucket.
+
+    Raises:
+        UsageError: the job does not run on this machine alone.
+    """
+    if in_process(options):
+        return
+    runner = options.view_as(StandardOptions).runner
+    where = _elsewhere(options) or f"{runner} may run them on other machines"
+    for what, address in addresses.items():
+        raise UsageError(
+            f"{what}: {address} would be copied to this machine, where workers cannot see it: {where}; copy it to a "
+            "folder that workers on EXTERNAL machines share and give that, or run in this process"
+        )
+
+
 def results_folder(options: PipelineOptions) -> str | None:
     """Where workers on other machines can write: a folder of this run below --temp_location, or None without one.
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfslim_core.errors import DataError, UsageError
+from tfslim_core.metrics import readable
 from tfslim_core.validation.records import Record
 
 Array = NDArray[Any]
@@ -67,7 +68,7 @@ class Slicing:
                 f"{self.key!r} is neither text, a whole number nor a boolean; slice numbers by buckets, such as "
                 f"--slice {self.key}:0.1,1,10"
             )
-        return f"{self.key}={str(value)[:_SHOWN]}"
+        return f"{self.key}={readable(str(value)[:_SHOWN])}"
 
 
 def parse_slicing(text: str) -> Slicing:

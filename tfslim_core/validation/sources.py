@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 
 from tfslim_core.errors import DataError
-from tfslim_core.metrics import shorten
+from tfslim_core.metrics import readable, shorten
 from tfslim_core.validation.batches import Batch, Batcher
 from tfslim_core.validation.feeding import Feeding
+from tfslim_core.validation.packed import unreadable
 from tfslim_core.validation.readers import format_of
 from tfslim_core.validation.records import BadRecord, Letter, Range, Record, place
 
-# What one worker takes at a time: small enough to share, large enough that a batch fills.
-RANGE_BYTES = 32 << 20
+# What one worker takes at a time: small enough to share, large enough that batches fill. It depends on the data alone,
+# so that batches and with them all numbers are the same however many workers there are.
+_PORTIONS = 16
+_LEAST_BYTES, _MOST_BYTES = 1 << 20, 32 << 20
 PEEKED = 64
 
 Shard = tuple[Range, ...]
@@ -27,31 +30,38 @@ Shard = tuple[Range, ...]
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named dataset, cut into ranges; `path` as it was given, a glob perhaps."""
+    """A named dataset, cut into ranges of about `range_bytes`; `path` as it was given, a glob perhaps."""
 
     name: str
     path: str
     ranges: tuple[Range, ...]
+    range_bytes: int
 
 
-def open_dataset(name: str, path: str, range_bytes: int = RANGE_BYTES) -> Dataset:
+def open_dataset(name: str, path: str, range_bytes: int | None = None) -> Dataset:
     """Find the files of a dataset and cut them into ranges, in the order of file names.
+
+    range_bytes: of a portion for a worker; by how much data there is unless given.
 
     Raises:
         DataError: no file is there, its extension is unknown, or a file is damaged as a whole.
     """
     ranges: list[Range] = []
-    for file in _files(path):
+    stamps = {file: _stamp(file) for file in _files(path)}
+    if range_bytes is None:
+        total = sum(size for size, _ in stamps.values())
+        range_bytes = min(max(total // _PORTIONS, _LEAST_BYTES), _MOST_BYTES)
+    for file, stamp in stamps.items():
         cuts = format_of(file).cuts(file, range_bytes)
         for start, stop in zip(cuts, [*cuts[1:], None], strict=True):
-            ranges.append(Range(len(ranges), file, start, stop))
-    return Dataset(name, path, tuple(ranges))
+            ranges.append(Range(len(ranges), file, start, stop, stamp))
+    return Dataset(name, path, tuple(ranges), range_bytes)
 
 
-def shards(dataset: Dataset, range_bytes: int = RANGE_BYTES) -> list[Shard]:
+def shards(dataset: Dataset) -> list[Shard]:
     """The ranges in portions for workers: small files together, so that they fill batches together."""
     found: list[list[Range]] = [[]]
-    taken = 0
+    taken, range_bytes = 0, dataset.range_bytes
     for part in dataset.ranges:
         whole = part.start == 0 and part.stop is None
         weight = min(range_bytes, os.path.getsize(part.file)) if whole else range_bytes
@@ -83,16 +93,18 @@ def read_shard(dataset: str, shard: Sequence[Range], feeding: Feeding, batch_siz
     A last batch without rows tells how many records each range had.
 
     Raises:
-        DataError: a file is damaged as a whole.
+        DataError: a file is damaged as a whole, or is not what it was when it was cut.
     """
     batcher = Batcher(dataset, feeding.inputs, batch_size)
     finished: dict[int, int] = {}
     for part in shard:
         records = 0
+        _check_unchanged(part)
         for item in format_of(part.file).read(part, batcher.batch_size, feeding.keys):
             if isinstance(item, BadRecord):
-                records = item.number + 1
-                yield Letter(dataset, place(part.number, item.number), item.error, item.shown)
+                records = item.number + item.count
+                where = place(part.number, item.number)
+                yield Letter(dataset, where, readable(item.error), item.shown, item.ends, item.count)
                 continue
             count = item.rows or 1 if item.counted else 1
             records = item.number + count
@@ -100,7 +112,9 @@ def read_shard(dataset: str, shard: Sequence[Range], feeding: Feeding, batch_siz
                 yield from batcher.add(feeding.rows(item), part.number)
             except DataError as error:
                 for row in range(count):
-                    yield Letter(dataset, place(part.number, item.number + row), str(error), _shown(item, row))
+                    where = place(part.number, item.number + row)
+                    yield Letter(dataset, where, readable(str(error)), _shown(item, row))
+        _check_unchanged(part)
         finished[part.number] = records
     yield from batcher.rest()
     yield Batch.empty(dataset, finished)
@@ -115,6 +129,21 @@ def _shown(record: Record, row: int) -> Any:
     } or None
 
 
+def _stamp(file: str) -> tuple[int, int]:
+    try:
+        with open(file, "rb") as opened:
+            found = os.fstat(opened.fileno())
+    except OSError as error:
+        raise unreadable(file, error) from None
+    return found.st_size, found.st_mtime_ns
+
+
+def _check_unchanged(part: Range) -> None:
+    """Refuse a file that was written to since it was cut: its ranges may now be none, and records would be lost."""
+    if part.stamp is not None and _stamp(part.file) != part.stamp:
+        raise DataError(f"{part.file} was changed while it was validated; run again on data that stays as it is")
+
+
 def _files(path: str) -> list[str]:
     if os.path.isfile(path):
         return [path]
@@ -123,5 +152,9 @@ def _files(path: str) -> list[str]:
         return found
     if glob.has_magic(path):
         raise DataError(f"{path} matches no file")
-    kind = "is a directory; give its files, such as a glob" if os.path.isdir(path) else "no such file"
+    kind = (
+        f"is a directory; give its files, such as {os.path.join(path, '*.jsonl')}"
+        if os.path.isdir(path)
+        else "no such file"
+    )
     raise DataError(f"{path}: {kind}")

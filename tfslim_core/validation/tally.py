@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -17,8 +17,9 @@ from tfslim_core.labels import LabelStats
 from tfslim_core.metrics import ErrorStats, OutputSummary, kind_of, main_output, scores_classes
 from tfslim_core.validation.batches import Batch
 from tfslim_core.validation.confusion import ConfusionStats
+from tfslim_core.validation.slice_queue import Answered, Slice, SliceQueue
 from tfslim_core.validation.slicing import MOST_SLICES
-from tfslim_core.verdict import Confusion, LabelMetric
+from tfslim_core.verdict import Confusion, LabelMetric, Roc
 
 Answer = Mapping[str, NDArray[Any]]
 
@@ -46,6 +47,7 @@ class DatasetSummary:
     slices: dict[str, dict[str, DatasetSummary]] = field(default_factory=dict)
     crowded: list[str] = field(default_factory=list)
     confusion: Confusion | None = None
+    roc: Roc | None = None
 
     def to_json(self) -> bytes:
         """The summary as a file's content."""
@@ -62,12 +64,14 @@ class DatasetStats:
     """Statistics of one dataset: add answers, merge with others, then ask for the summary.
 
     keys: the outputs, in the signature's order. main: the named main output; guessed from the answers unless given.
-    resampled: whether intervals are wanted that take resampling. slices: key of a slicing -> slice -> its statistics.
+    resampled: whether intervals are wanted that take resampling. slices: key of a slicing -> slice -> its statistics,
+    which lack what still waits in `queue`. whole: not those of a slice, which have no ROC curves.
     """
 
     keys: Sequence[str]
     main: str | None = None
     resampled: bool = True
+    whole: bool = True
     examples: int = 0
     failures: int = 0
     first_failure: tuple[int, str] | None = None
@@ -78,6 +82,7 @@ class DatasetStats:
     slices: dict[str, dict[str, DatasetStats]] = field(default_factory=dict)
     crowded: set[str] = field(default_factory=set)
     confusion: ConfusionStats = field(default_factory=ConfusionStats)
+    queue: SliceQueue = field(default_factory=SliceQueue)
 
     def add(self, batch: Batch, original: Answer, optimized: Answer) -> None:
         """Add the answers to a batch, and what it tells of finished ranges."""
@@ -94,19 +99,24 @@ class DatasetStats:
         if batch.labels is not None:
             self.labels = self.labels or LabelStats(self.resampled)
             self.labels.add(batch.labels, original, optimized, self._main(original), batch.places)
-        for part, rows, some in self._parts(batch):
-            part.add(some, _of_rows(original, rows, len(batch)), _of_rows(optimized, rows, len(batch)))
+        self._count(self.queue.add(batch, original, optimized))
 
     def add_failure(self, batch: Batch, error: str) -> None:
         """Add an example that only the optimized model failed on."""
         self.examples += len(batch)
         self.failures += len(batch)
         self._first_failure((int(batch.places[0]), error))
-        for part, _, some in self._parts(batch):
+        for part, some in self._parts(batch):
             part.add_failure(some, error)
+
+    def settle(self) -> None:
+        """Count what waits for company: many examples of a slice cost no more than a few."""
+        self._count(self.queue.rest())
 
     def merge(self, other: DatasetStats) -> None:
         """Add what another worker saw."""
+        self.settle()
+        other.settle()
         self.examples += other.examples
         self.failures += other.failures
         self._first_failure(other.first_failure)
@@ -126,6 +136,8 @@ class DatasetStats:
 
     def summary(self) -> DatasetSummary:
         """All of it, summed up; outputs in the signature's order."""
+        self.settle()
+        confusion = self.confusion.summary()
         return DatasetSummary(
             examples=self.examples,
             failures=self.failures,
@@ -142,7 +154,8 @@ class DatasetStats:
                 if key not in self.crowded
             },
             crowded=sorted(self.crowded),
-            confusion=self.confusion.summary(),
+            confusion=confusion,
+            roc=self.labels.roc(confusion.classes if confusion else ()) if self.labels and self.whole else None,
         )
 
     def _main(self, original: Answer) -> str | None:
@@ -152,14 +165,19 @@ class DatasetStats:
         kinds = {key: kind_of(original[key].dtype) for key in self.keys if key in original}
         return main_output({key: (kind, scores_classes(kind, original[key].shape)) for key, kind in kinds.items()})
 
-    def _parts(self, batch: Batch) -> Iterator[tuple[DatasetStats, NDArray[np.int64], Batch]]:
-        """The slices that a batch has examples of, the rows of each, and these as a batch."""
+    def _count(self, parts: Iterable[tuple[Slice, Answered]]) -> None:
+        for (key, name), some in parts:
+            stats = self._slice(key, name)
+            if stats is not None:
+                stats.add(some.batch, some.original, some.optimized)
+
+    def _parts(self, batch: Batch) -> Iterator[tuple[DatasetStats, Batch]]:
+        """The slices that a batch has examples of, and these as a batch."""
         for key, names in batch.slices.items():
             for name in dict.fromkeys(names.tolist()):
                 stats = self._slice(key, name)
                 if stats is not None:
-                    rows = np.flatnonzero(names == name)
-                    yield stats, rows, batch.take(rows)
+                    yield stats, batch.take(np.flatnonzero(names == name))
 
     def _slice(self, key: str, name: str) -> DatasetStats | None:
         """The statistics of a slice, new ones unless there are too many; None where there are."""
@@ -169,15 +187,12 @@ class DatasetStats:
         if key in self.crowded:
             found.clear()
             return None
-        return found.setdefault(name, DatasetStats(self.keys, self.main, self.resampled))
+        if name not in found:
+            found[name] = DatasetStats(self.keys, self.main, self.resampled, whole=False)
+        return found[name]
 
     def _first_failure(self, failure: tuple[int, str] | None) -> None:
         self.first_failure = min(filter(None, (self.first_failure, failure)), default=None)
-
-
-def _of_rows(answer: Answer, rows: NDArray[np.int64], of: int) -> Answer:
-    """The answers to some rows of a batch; one without a batch axis belongs to no row."""
-    return {key: array[rows] for key, array in answer.items() if array.shape[:1] == (of,)}
 
 
 @cache

@@ -35,7 +35,7 @@ def read_frames(file: BinaryIO, stop: int | None = None) -> Iterator[bytes]:
     """The records from where `file` stands, up to its end or to the offset `stop`, which starts a frame.
 
     Raises:
-        DataError: a frame is cut off or a checksum does not hold; nothing after it can be found.
+        DataError: a frame is cut off or a checksum does not hold.
     """
     at = file.tell() if stop is not None else 0
     while (stop is None or at < stop) and (header := file.read(_HEADER.size)):
