@@ -5,15 +5,21 @@ from typing import Optional
 
 from kfp import dsl
 
-from components.image import IMAGE
-from components.shared import call, dataset, describe, log_numbers, progress
-
-
-@dsl.component(
-    base_image=IMAGE,
-    install_kfp_package=False,
-    additional_funcs=[call, dataset, describe, log_numbers, progress],
+from components.lightweight import component
+from components.shared import (
+    check_choice,
+    dataset,
+    describe,
+    history,
+    log_notes,
+    log_numbers,
+    place,
+    progress,
+    write,
 )
+
+
+@component
 def quantize(
     bundle: dsl.Input[dsl.Model],
     quantized: dsl.Output[dsl.Model],
@@ -22,8 +28,10 @@ def quantize(
     include: list[str] = [],
     exclude: list[str] = [],
     minimum_size: int = 1024,
+    placement: str = "",
     budget: list[str] = [],
     data: Optional[dsl.Input[dsl.Dataset]] = None,  # noqa: UP045  # kfp knows this spelling
+    calibrate: bool = False,
     signature: str = "",
     main_output: str = "",
     label: str = "",
@@ -34,44 +42,53 @@ def quantize(
 
     Args:
         bundle: From freeze or transform.
-        quantized: The bundle with encoded weights.
-        metrics: Bytes and nodes, and how far the answers are from those before.
         encoding: How each weight is stored, such as int4/block32; int8 unless told. None with a budget.
         include: Shell patterns of the weights to encode; all unless told.
         exclude: Shell patterns of the weights to leave alone.
         minimum_size: Weights of fewer elements are left alone.
+        placement: Where weights are decoded: rows, load or graph; by each weight's use unless told.
         budget: Bounds such as "top1_agreement>=0.99": the smallest encodings that hold them on the data are searched.
         data: What a budget is measured on; a file of .jsonl, .npz or .tfrecord, or a directory of such files.
+        calibrate: Without a budget, round weights by what the layers are fed on the data, so that answers change less.
         signature: The signature that the data feeds; serving_default, or the one that fits, unless told.
         main_output: The output that bounds without a name mean.
         label: The key of the data that holds labels.
         search_minutes: Time for the search.
         seed: Of the sample that is drawn from the data.
-    """
-    import logging
 
+    Returns:
+        quantized: The bundle with encoded weights.
+        metrics: Bytes and nodes, and how far the answers are from those before.
+    """
     from tfslim_core import api
 
-    done = call(
-        api.quantize,
-        bundle.path,
-        quantized.path,
-        encoding=encoding or None,
-        include=include,
-        exclude=exclude,
-        minimum_size=minimum_size,
-        budget=budget,
-        data=dataset(data) if budget and data else None,
-        signature=signature or None,
-        main_output=main_output or None,
-        label=label or None,
-        search_minutes=search_minutes,
-        seed=seed,
-        overwrite=True,  # what a task that is tried again finds there is its own
-        progress=progress(),
+    check_choice("placement", placement, ("rows", "load", "graph"))
+    done = write(
+        quantized,
+        lambda path: api.quantize(
+            place(bundle),
+            path,
+            encoding=encoding or None,
+            include=include,
+            exclude=exclude,
+            minimum_size=minimum_size,
+            placement=placement or None,
+            budget=budget,
+            data=dataset(data) if data and (budget or calibrate) else None,
+            signature=signature or None,
+            main_output=main_output or None,
+            label=label or None,
+            search_minutes=search_minutes,
+            seed=seed,
+            overwrite=True,
+            progress=progress(),
+        ),
     )
-    for note in done.notes:
-        logging.info("tfslim: %s", note)
+    log_notes(done.notes)
     log_numbers(metrics, done.metrics())
-    describe(quantized, "tfslim bundle")
-    quantized.metadata["encoding"] = "by budget" if budget else encoding or "int8"
+    describe(
+        quantized,
+        "tfslim bundle",
+        encoding="by budget" if budget else encoding or "int8",
+        **history(quantized.path),
+    )

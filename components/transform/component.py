@@ -2,11 +2,11 @@
 
 from kfp import dsl
 
-from components.image import IMAGE
-from components.shared import call, describe, log_numbers, progress
+from components.lightweight import component
+from components.shared import describe, history, log_notes, log_numbers, place, progress, write
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False, additional_funcs=[call, describe, log_numbers, progress])
+@component
 def transform(
     bundle: dsl.Input[dsl.Model],
     transformed: dsl.Output[dsl.Model],
@@ -17,20 +17,24 @@ def transform(
 
     Args:
         bundle: From freeze.
+        transforms: Calls such as "strip_unused_nodes fold_constants(ignore_errors=true)"; the default set unless told.
+
+    Returns:
         transformed: The rewritten bundle.
         metrics: Bytes and nodes, and how far the answers are from those before.
-        transforms: Calls such as "strip_unused_nodes fold_constants(ignore_errors=true)"; the default set unless told.
     """
     from tfslim_core import api
 
-    done = call(
-        api.transform,
-        bundle.path,
-        transformed.path,
-        transforms=transforms or None,
-        overwrite=True,  # what a task that is tried again finds there is its own
-        progress=progress(),
+    done = write(
+        transformed,
+        lambda path: api.transform(
+            place(bundle),
+            path,
+            transforms=transforms or None,
+            overwrite=True,
+            progress=progress(),
+        ),
     )
+    log_notes(done.notes)
     log_numbers(metrics, done.metrics())
-    describe(transformed, "tfslim bundle")
-    transformed.metadata["transforms"] = [step.name for step in done.steps]
+    describe(transformed, "tfslim bundle", **history(transformed.path))

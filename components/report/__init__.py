@@ -1,0 +1,5 @@
+"""Tell how a run ended."""
+
+from components.report.component import report
+
+__all__ = ["report"]

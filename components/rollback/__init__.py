@@ -1,0 +1,5 @@
+"""Let the version before be served again."""
+
+from components.rollback.component import rollback
+
+__all__ = ["rollback"]
