@@ -1,4 +1,4 @@
-"""Compile the pipelines, and run them on this machine.
+"""Compile the pipelines, run them on this machine, or have them run on Kubeflow or Vertex AI.
 
 Exit codes: 0 done, and passed where there was a gate; 1 a step failed; 2 usage; 3 the gate failed; 4 inconclusive.
 """
@@ -11,35 +11,28 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn, cast, get_args
 
 import typer
 from rich.console import Console
 
-from tfslim_core.errors import TfslimError, UsageError, nearest
-
-if TYPE_CHECKING:
-    from kfp.dsl import base_component
-
-PIPELINES = ("slim",)
+from pipelines.options import ArgOption, PipelineOption, TrainerOption, find_pipeline
+from pipelines.remote import commands
+from tfslim_core.errors import TfslimError, UsageError
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Compile tfslim's pipelines for Kubeflow, or run them on this machine.",
+    help="Compile tfslim's pipelines, run them on this machine, or have them run on Kubeflow or Vertex AI.",
 )
-PipelineOption = Annotated[str, typer.Option("--pipeline", metavar="NAME", help=f"One of: {', '.join(PIPELINES)}.")]
-ArgOption = Annotated[
-    list[str] | None,
-    typer.Option("--arg", metavar="NAME=VALUE", help="An argument of the pipeline; give it once for each."),
-]
 
 
 @app.command()
 def compile(  # noqa: A001  # the command's name
     pipeline: PipelineOption = "slim",
     arg: ArgOption = None,
+    trainer: TrainerOption = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Where to; NAME.yaml unless told.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the file if it is there.")] = False,
 ) -> None:
@@ -50,7 +43,7 @@ def compile(  # noqa: A001  # the command's name
         from pipelines.arguments import parameters, parse
         from tfslim_core.storage import whole_file
 
-        wanted = _pipeline(pipeline)
+        wanted = find_pipeline(pipeline, trainer)
         defaults = parse(arg or (), parameters(wanted), complete=False)
         file = out or Path(f"{pipeline}.yaml")
         if file.suffix not in (".yaml", ".yml"):
@@ -66,6 +59,10 @@ def compile(  # noqa: A001  # the command's name
 def run(
     pipeline: PipelineOption = "slim",
     arg: ArgOption = None,
+    trainer: TrainerOption = None,
+    runner: Annotated[
+        str, typer.Option(metavar="subprocess|docker", help="Each step a process, or a container of its image.")
+    ] = "subprocess",
     work: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="A new directory for all that is made; one under build/runs unless told."),
@@ -74,19 +71,29 @@ def run(
     """Run a pipeline here, each step a process of its own, and say how it ended."""
     console = Console(file=sys.stderr)  # bound now: the run redirects sys.stderr to its log
     with _one_line():
-        from pipelines.arguments import parameters, parse
-        from pipelines.local_run import run_locally
-        from pipelines.outcome import ERROR, PASSED, context, judge
+        from pipelines.arguments import absolute, parameters, parse
+        from pipelines.local_run import Runner, run_locally
+        from pipelines.outcome import ERROR, PASSED, context, judge, judge_each, worst
         from pipelines.progress import show_log, telling
         from tfslim_core.report import before_after_table
         from tfslim_core.storage import check_free
 
-        wanted = _pipeline(pipeline)
-        values = parse(arg or (), parameters(wanted), complete=True)
+        wanted = find_pipeline(pipeline, trainer)
+        values = absolute(parse(arg or (), parameters(wanted), complete=True))
+        if runner not in get_args(Runner):
+            raise UsageError(f"--runner {runner}: give subprocess or docker")
         where = work or Path("build/runs") / f"{pipeline}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03d}"
         check_free(where, overwrite=False)
         with telling(console) as teller:
-            done = run_locally(wanted, values, where, teller.told)
+            done = run_locally(wanted, values, where, teller.told, cast(Runner, runner))
+        if pipeline == "slim_many":
+            endings = judge_each(done)
+            for name, ending in endings.items():
+                print(f"{name}: {ending.message}{f' (report: {ending.report})' if ending.report else ''}")
+            if not endings:
+                show_log(console, done)
+                _fail(f"{judge(done).message} (the whole log: {done.log})", ERROR)
+            raise typer.Exit(worst(endings.values()))
         outcome = judge(done)
     if outcome.exit_code == ERROR:
         show_log(console, done)
@@ -98,46 +105,9 @@ def run(
     print(outcome.message)
 
 
-_LATER = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
-
-
-@app.command(context_settings=_LATER)
-def submit() -> None:
-    """Not available yet: submit to Kubeflow."""
-    _not_yet("submit")
-
-
-@app.command(context_settings=_LATER)
-def schedule() -> None:
-    """Not available yet: run on a schedule."""
-    _not_yet("schedule")
-
-
-@app.command(context_settings=_LATER)
-def status() -> None:
-    """Not available yet: ask how runs went."""
-    _not_yet("status")
-
-
 def main() -> None:
     """The command line."""
     app(prog_name="python -m pipelines")
-
-
-def _pipeline(name: str) -> base_component.BaseComponent:
-    if name not in PIPELINES:
-        raise UsageError(f"no pipeline {name!r}{nearest(name, PIPELINES)} (there are: {', '.join(PIPELINES)})")
-    from pipelines.slim import slim
-
-    return {"slim": slim}[name]
-
-
-def _not_yet(command: str) -> NoReturn:
-    _fail(
-        f"{command} is not available yet in this version; write the YAML with `python -m pipelines compile` "
-        "and upload it to Kubeflow",
-        2,
-    )
 
 
 @contextmanager
@@ -155,6 +125,8 @@ def _fail(message: str, exit_code: int) -> NoReturn:
     print(f"pipelines: {message}", file=sys.stderr)
     raise typer.Exit(exit_code)
 
+
+commands.register(app, _one_line)
 
 if __name__ == "__main__":
     main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from kfp.dsl import base_component
 
 from tfslim_core.errors import UsageError, nearest
 
+# Parameters that are paths or addresses.
+PATHS = ("model", "data", "training_data", "base", "report_to")
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "Integer": (int,),
     "Float": (int, float),
@@ -60,7 +63,8 @@ def parse(given: Iterable[str], known: Mapping[str, Parameter], *, complete: boo
             raise UsageError(f"no argument {name!r}{nearest(name, known)} (there are: {', '.join(known)})")
         kind = known[name].kind
         if kind == "List" and not value.startswith("["):
-            values.setdefault(name, []).append(value)
+            # A list of texts, or of mappings, which nothing but JSON can write.
+            values.setdefault(name, []).append(_typed(name, "Dict", value) if value.startswith("{") else value)
         elif name in values:
             raise UsageError(f"argument {name!r} is given twice")
         else:
@@ -80,3 +84,18 @@ def _typed(name: str, kind: str, text: str) -> Any:
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise UsageError(f"argument {name!r} takes {_WORDS.get(kind, kind)}, not {text!r}")
     return float(value) if kind == "Float" else value
+
+
+def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with paths of what is here as tasks can find them, from whatever directory they run."""
+
+    def placed(name: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [placed(name, one) for one in value]
+        if isinstance(value, dict):
+            return {key: placed(key, one) for key, one in value.items()}
+        if name not in PATHS or not isinstance(value, str) or not value or "://" in value:
+            return value
+        return os.path.abspath(value)
+
+    return {name: placed(name, value) for name, value in values.items()}

@@ -43,7 +43,7 @@ def main() -> int:
     write_requests(texts.values(), "inputs", data)
 
     people.print(f"[bold]Running the pipeline[/] on {_short(MODEL)}")
-    arguments = {"model": str(MODEL), "data": str(data), "base": str(OUT / "serving"), "gates": GATES}
+    arguments = {"model": str(MODEL), "data": [str(data)], "base": str(OUT / "serving"), "gates": GATES}
     with telling(people) as teller:
         run = run_locally(slim, arguments, OUT / "run", teller.told)
     outcome = judge(run)

@@ -1,56 +1,32 @@
-"""Run a pipeline on this machine, every task a process of its own, and tell how it goes."""
+"""Run a pipeline on this machine, every task a process or a container of its own, and tell how it goes."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Literal
 
 from kfp import local
 from kfp.dsl import base_component
 from kfp.local import config
 
+from pipelines.steps import Step
+from pipelines.watched_runner import Watch
+from tfslim_core.errors import UsageError
+
+Runner = Literal["subprocess", "docker"]
 LOG = "log.txt"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# What the local runner of kfp (its version is pinned) writes when a task begins and ends.
-_BEGINS = re.compile(r"- INFO - Executing task '(?P<task>[^']+)'")
-_ENDS = re.compile(r"- (INFO|ERROR) - Task '(?P<task>[^']+)' finished with status (?P<status>\w+)")
-_SAYS = re.compile(r"\[KFP Executor [^]]*\]: tfslim: (?P<text>.*)")
-_INDENT = "    "
 _TAIL = 15
-
-
-@dataclass
-class Step:
-    """One task of a run. says: what it does now. lines: its log. failed: None while it runs."""
-
-    name: str
-    says: str = ""
-    lines: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    failed: bool | None = None
-
-    @property
-    def said(self) -> list[str]:
-        """The last lines of its log, without the arguments that kfp prints first."""
-        start = next((i for i, line in enumerate(self.lines) if "Got executor_input" in line), -1)
-        stop = next((i for i, line in enumerate(self.lines) if i > start and line == "}"), -1)
-        lines = self.lines[stop + 1 :] if start >= 0 else self.lines
-        return [line for line in lines if line.strip()][-_TAIL:]
-
-    @property
-    def imports(self) -> bool:
-        """Whether it only looks an input up."""
-        return self.name.startswith("importer")
+# What a container needs of the world outside to reach a bucket.
+_PASSED_ON = ("STORAGE_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT", "TF_CPP_MIN_LOG_LEVEL")
 
 
 @dataclass(frozen=True)
@@ -69,32 +45,37 @@ class LocalRun:
 
     @property
     def failed(self) -> Step | None:
-        """The step that failed, if one did."""
-        return next((step for step in self.steps if step.failed or step.failed is None), None)
+        """The step that failed first, if one did."""
+        return next((step for step in self.steps if not step.skipped and step.failed is not False), None)
 
     @property
     def said(self) -> list[str]:
         """The last lines of the log."""
         return [line for line in self.log.read_text().splitlines() if line.strip()][-_TAIL:]
 
+    def all(self, name: str) -> list[Step]:
+        """The steps of that name that ended well, one for each turn of the loops around it."""
+        return [step for step in self.steps if step.name == name and step.failed is False]
+
     def step(self, name: str) -> Step | None:
-        """A step that ended well, or None where it was skipped or failed."""
-        return next((step for step in self.steps if step.name == name and step.failed is False), None)
+        """The first of them, or None where it was skipped or failed."""
+        return next(iter(self.all(name)), None)
 
-    def returned(self, task: str) -> Any:
-        """What a task returned, or None where it did not run."""
-        return self._wrote(task).get("parameterValues", {}).get("Output")
+    def returned(self, name: str) -> Any:
+        """What the step returned, or None where it did not run."""
+        return wrote(self.step(name)).get("parameterValues", {}).get("Output")
 
-    def metadata(self, task: str, artifact: str) -> dict[str, Any]:
-        """What a task noted on an artifact that it made; empty where it did not run."""
-        made = self._wrote(task).get("artifacts", {}).get(artifact, {}).get("artifacts", [{}])
+    def metadata(self, name: str, artifact: str) -> dict[str, Any]:
+        """What the step noted on an artifact that it made; empty where it did not run."""
+        made = wrote(self.step(name)).get("artifacts", {}).get(artifact, {}).get("artifacts", [{}])
         return dict(made[0].get("metadata", {}))
 
-    def _wrote(self, task: str) -> dict[str, Any]:
-        for path in self.work.glob(f"*/**/{task}/executor_output.json"):
-            found: dict[str, Any] = json.loads(path.read_bytes())
-            return found
-        return {}
+
+def wrote(step: Step | None) -> dict[str, Any]:
+    """What a step told the runner at its end; nothing where there is none."""
+    path = step.folder / "executor_output.json" if step else Path()
+    found: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
+    return found
 
 
 def run_locally(
@@ -102,37 +83,73 @@ def run_locally(
     arguments: Mapping[str, Any],
     work: Path,
     told: Callable[[Step], None] = lambda step: None,
+    runner: Runner = "subprocess",
 ) -> LocalRun:
-    """Run a pipeline below `work`, an empty or new directory.
+    """Run a pipeline below `work`, an empty or new directory. When it is interrupted, it leaves no process behind.
 
-    told: called with a step when it begins, says something or ends.
+    told: called with a step when it begins, says something or ends, and with each that was skipped.
+
+    Raises:
+        UsageError: there is nothing here that runs containers.
     """
     work = work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     outputs: Mapping[str, Any] = {}
     error = ""
-    with (work / LOG).open("w") as log:
-        lines = _Lines(log, told)
-        with redirect_stdout(lines), redirect_stderr(lines), _runner(work):
+    with (work / LOG).open("w") as log, _runner(runner, work, arguments):
+        watch = Watch(pipeline.pipeline_spec, work, log, told)  # type: ignore[attr-defined]
+        with watch.watching():
             try:
                 outputs = pipeline(**arguments).outputs
             except RuntimeError as found:  # what kfp raises when a task failed
                 error = _COLOUR.sub("", str(found))
-        lines.flush()
-    return LocalRun(outputs, lines.steps, work, error)
+        watch.tell_skipped()
+    return LocalRun(outputs, watch.steps, work, error)
 
 
 @contextmanager
-def _runner(work: Path) -> Iterator[None]:
+def _runner(runner: Runner, work: Path, arguments: Mapping[str, Any]) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="tfslim-run-") as scratch, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*non-Python base image", RuntimeWarning)  # here, no image is used
+        warnings.filterwarnings("ignore", ".*have no effect in the current local runner")  # a cluster's business
         # kfp leaves the source of every task behind; what TensorFlow says of itself hides what the tasks say.
         with _environment(TMPDIR=scratch, TF_CPP_MIN_LOG_LEVEL=os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1")):
-            local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(work))
+            chosen = local.SubprocessRunner(use_venv=False) if runner == "subprocess" else _docker(arguments)
+            local.init(chosen, pipeline_root=str(work), workspace_root=tempfile.mkdtemp(dir=scratch))
             try:
                 yield
             finally:
                 config.LocalExecutionConfig.instance = None  # or every later call of a component would run it
+
+
+def _docker(arguments: Mapping[str, Any]) -> local.DockerRunner:
+    """Containers that see what the arguments name, at the same paths, and write as who runs this."""
+    try:
+        import docker
+    except ImportError:
+        raise UsageError("--runner docker needs the Python package docker; call: pip install docker") from None
+    try:
+        client = docker.from_env()
+        client.ping()
+        client.close()
+    except docker.errors.DockerException as error:
+        raise UsageError(
+            "--runner docker: no engine answers; start Docker, or Podman's service and name its socket in DOCKER_HOST "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+    mounts = [docker.types.Mount(str(path), str(path), type="bind") for path in _places(arguments.values())]
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return local.DockerRunner(
+        mounts=mounts, user=f"{os.getuid()}:{os.getgid()}", environment={"HOME": "/tmp", **environment}
+    )
+
+
+def _places(values: Iterable[Any]) -> list[Path]:
+    """Directories that hold what the arguments name here; of one inside another the outer alone."""
+    texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
+    paths = [Path(text) for text in texts if isinstance(text, str) and text.startswith("/")]
+    found = {path if path.is_dir() else path.parent for path in paths if path.is_dir() or path.parent.is_dir()}
+    return sorted(path for path in found if not any(path.is_relative_to(other) for other in found if other != path))
 
 
 @contextmanager
@@ -148,49 +165,3 @@ def _environment(**values: str) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-class _Lines(io.TextIOBase):
-    """Takes all that kfp and the tasks print, keeps it in the log, and makes steps of it."""
-
-    def __init__(self, log: IO[str], told: Callable[[Step], None]) -> None:
-        self.steps: list[Step] = []
-        self._log = log
-        self._told = told
-        self._rest = ""
-        self._started = 0.0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            self._line(_COLOUR.sub("", line))
-        return len(text)
-
-    def flush(self) -> None:
-        self._log.flush()
-
-    def _line(self, line: str) -> None:
-        self._log.write(line + "\n")
-        if found := _BEGINS.search(line):
-            self.steps.append(Step(found["task"]))
-            self._started = time.monotonic()
-            self._told(self.steps[-1])
-            return
-        if not self.steps or self.steps[-1].failed is not None:
-            return
-        step = self.steps[-1]
-        if (found := _ENDS.search(line)) and found["task"] == step.name:
-            step.failed = found["status"] != "SUCCESS"
-        elif line.startswith(_INDENT):
-            step.lines.append(line.removeprefix(_INDENT))
-            found = _SAYS.search(line)
-            if not found:
-                return
-            step.says = found["text"]
-        else:
-            return
-        step.seconds = time.monotonic() - self._started
-        self._told(step)

@@ -7,32 +7,39 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from pipelines.local_run import LocalRun, Step
+from pipelines.local_run import LocalRun
+from pipelines.steps import Step
 
 
 class Teller:
-    """Tells of each step on `console`; pass `told` to run_locally."""
+    """Tells of each step on `console`, of those beside each other too; pass `told` to run_locally."""
 
     def __init__(self, console: Console, progress: Progress) -> None:
         self._console = console
         self._progress = progress
-        self._task = progress.add_task("", total=None, visible=False)
+        self._running: dict[int, TaskID] = {}
+        self._width = 10
 
     def told(self, step: Step) -> None:
-        """A step began, said something, or ended."""
-        if step.imports:
+        """A step began, said something, ended, or was skipped."""
+        if step.imports and not step.failed:
             return
-        if step.failed is None:
+        self._width = max(self._width, len(step.title))
+        title = escape(f"{step.title:<{self._width}}")
+        if step.skipped:
+            self._console.print(f"  {title} [yellow]skipped[/]", highlight=False, soft_wrap=True)
+        elif step.failed is None:
+            if id(step) not in self._running:
+                self._running[id(step)] = self._progress.add_task("", total=None)
             says = f" [dim]{escape(step.says)}[/]" if step.says else ""
-            if not step.says:
-                self._progress.reset(self._task)
-            self._progress.update(self._task, visible=True, description=f"{step.name:<10}{says}")
-            return
-        self._progress.update(self._task, visible=False)
-        mark = "[red]failed[/]" if step.failed else "[green]done[/]"
-        self._console.print(f"  {step.name:<10} {mark} [dim]{step.seconds:6.1f} s[/]", highlight=False)
+            self._progress.update(self._running[id(step)], description=f"{title}{says}")
+        else:
+            if id(step) in self._running:
+                self._progress.remove_task(self._running.pop(id(step)))
+            mark = "[red]failed[/]" if step.failed else "[green]done[/]"
+            self._console.print(f"  {title} {mark} [dim]{step.seconds:6.1f} s[/]", highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -1,20 +1,22 @@
-"""SavedModel in, validated smaller SavedModel out and published: every stage a task, and a gate before the last."""
+"""SavedModel in, the smallest candidate that passed on all data out and published, and a word on how it ended."""
 # ruff: noqa: B006  # a default that a pipeline shows; nothing changes the lists
 
 from typing import NamedTuple
 
 from kfp import dsl
 
-from components.freeze import freeze
+from components.prepare import prepare
 from components.publish import publish
-from components.quantize import quantize
-from components.reexport import reexport
-from components.transform import transform
-from components.validate import validate
+from components.report import report
+from pipelines.parts import candidates
+from pipelines.resources import LOOK, SMALL, with_needs
 
 
 class Outputs(NamedTuple):
-    """What a run leaves. verdict: pass, fail or inconclusive. validation: the directory with verdict.json."""
+    """What a run leaves. verdict: pass, fail or inconclusive. validation: the directory with verdict.json.
+
+    report: the same for people. optimized: the candidate that was chosen.
+    """
 
     verdict: str
     validation: dsl.Artifact
@@ -22,14 +24,79 @@ class Outputs(NamedTuple):
     optimized: dsl.Model
 
 
+@dsl.pipeline(name="slimming")
+def slimming(
+    model: str,
+    data: list[str],
+    base: str,
+    tags: list[str],
+    signatures: list[str],
+    transforms: str,
+    encodings: list[str],
+    encoding: str,
+    include: list[str],
+    exclude: list[str],
+    minimum_size: int,
+    budget: list[str],
+    search_minutes: float,
+    seed: int,
+    gates: list[str],
+    signature: str,
+    main_output: str,
+    label: str,
+    slices: list[str],
+    fail_on_bad_records: float,
+    batch_size: int,
+    measure_costs: bool,
+    beam_options: list[str],
+    keep: int,
+) -> Outputs:
+    """All but the exit task."""
+    # What lies under a URI can change between runs: it is looked up anew, and what reads it is never cached.
+    imported = dsl.importer(artifact_uri=model, artifact_class=dsl.Model, reimport=True)
+    imported.set_caching_options(False).set_display_name("the model")
+    asked = prepare(data=data, encodings=encodings, encoding=encoding, budget=budget, gates=gates, keep=keep)
+    with_needs(asked, LOOK, "prepare")
+    found = candidates(
+        model=imported.output,
+        encodings=asked.outputs["Output"],
+        tuning=asked.outputs["tuning"],
+        data=data,
+        tags=tags,
+        signatures=signatures,
+        transforms=transforms,
+        include=include,
+        exclude=exclude,
+        minimum_size=minimum_size,
+        budget=budget,
+        search_minutes=search_minutes,
+        seed=seed,
+        gates=gates,
+        signature=signature,
+        main_output=main_output,
+        label=label,
+        slices=slices,
+        fail_on_bad_records=fail_on_bad_records,
+        batch_size=batch_size,
+        measure_costs=measure_costs,
+        beam_options=beam_options,
+    )
+    found.set_caching_options(False)
+    with dsl.If(found.outputs["Output"] == "pass", name="passed"):
+        published = publish(model=found.outputs["model"], verdict=found.outputs["verdict"], base=base, keep=keep)
+        with_needs(published, SMALL, "publish")
+    return Outputs(found.outputs["Output"], *(found.outputs[name] for name in ("verdict", "report", "model")))
+
+
 @dsl.pipeline(name="tfslim-slim")
 def slim(
     model: str,
-    data: str,
+    data: list[str],
     base: str,
     tags: list[str] = ["serve"],
     signatures: list[str] = [],
     transforms: str = "",
+    encodings: list[str] = [],
     encoding: str = "",
     include: list[str] = [],
     exclude: list[str] = [],
@@ -41,81 +108,74 @@ def slim(
     signature: str = "",
     main_output: str = "",
     label: str = "",
+    slices: list[str] = [],
     fail_on_bad_records: float = 0.01,
     batch_size: int = 32,
+    measure_costs: bool = True,
     beam_options: list[str] = [],
+    keep: int = 0,
+    report_to: str = "",
 ) -> Outputs:
-    """Slims a SavedModel, proves on data that it answers the same, and only then publishes it.
+    """Slims a SavedModel in one or several ways, proves on all data that it answers the same, and only then publishes.
 
     Args:
         model: URI of the SavedModel.
-        data: URI of the examples to validate on: a file of .jsonl, .npz or .tfrecord, or a directory of such files.
-        base: The directory that TensorFlow Serving watches, to publish to.
+        data: URIs of the examples to validate on, each a file of .jsonl, .npz or .tfrecord, or a directory of such
+            files. On a command line: --arg data=A --arg data=B.
+        base: The directory or gs:// address that TensorFlow Serving watches, to publish to.
         tags: The tag set to open.
         signatures: The signatures to keep; all unless told.
         transforms: Calls such as "strip_unused_nodes fold_constants(ignore_errors=true)"; the default set unless told.
-        encoding: How each weight is stored, such as int4/block32; int8 unless told. None with a budget.
+        encodings: How weights are stored, such as int8 and int6/block32: each is a candidate, made and validated beside
+            the others; the smallest that passes is published.
+        encoding: The same where there is one candidate; int8 unless told. None with a budget.
         include: Shell patterns of the weights to encode; all unless told.
         exclude: Shell patterns of the weights to leave alone.
         minimum_size: Weights of fewer elements are left alone.
-        budget: Bounds such as "top1_agreement>=0.99": the smallest encodings that hold them on a sample of the data.
+        budget: Bounds such as "top1_agreement>=0.99": the smallest encodings that hold them on a sample of the first
+            dataset.
         search_minutes: Time for the search of these.
         seed: Of the sample that is drawn from the data for a budget.
-        gates: Checks such as "top1_agreement>=0.999"; the default ones unless told.
+        gates: Checks such as "top1_agreement>=0.999", on each dataset; the default ones unless told.
         signature: The signature to validate; serving_default, or the one that fits, unless told.
         main_output: The output that checks and bounds without a name mean.
         label: The key of the data that holds labels.
+        slices: Keys of the data to judge examples apart by, as "language", or with buckets as "length:10,100".
         fail_on_bad_records: The share of unreadable records above which validation fails.
         batch_size: Examples in one request of the validation.
+        measure_costs: Whether to measure load time, memory and latency of both models.
         beam_options: Options of the validation's Beam job, such as a runner.
+        keep: So many of the newest versions stay below the base, 2 or more; all unless told.
+        report_to: A directory or a gs:// address for a JSON file on how the run ended; none unless told.
     """
-    # What lies under a URI can change between runs: both are looked up anew, and what reads them is never cached.
-    imported = dsl.importer(artifact_uri=model, artifact_class=dsl.Model, reimport=True)
-    imported.set_caching_options(False).set_display_name("the model")
-    examples = dsl.importer(artifact_uri=data, artifact_class=dsl.Dataset, reimport=True)
-    examples.set_caching_options(False).set_display_name("the data")
-
-    frozen = freeze(model=imported.output, tags=tags, signatures=signatures)
-    frozen.set_caching_options(False)
-    transformed = transform(bundle=frozen.outputs["bundle"], transforms=transforms)
-    quantized = quantize(
-        bundle=transformed.outputs["transformed"],
+    done = slimming(
+        model=model,
+        data=data,
+        base=base,
+        tags=tags,
+        signatures=signatures,
+        transforms=transforms,
+        encodings=encodings,
         encoding=encoding,
         include=include,
         exclude=exclude,
         minimum_size=minimum_size,
         budget=budget,
-        data=examples.output,
-        signature=signature,
-        main_output=main_output,
-        label=label,
         search_minutes=search_minutes,
         seed=seed,
-    )
-    quantized.set_caching_options(False)
-    exported = reexport(bundle=quantized.outputs["quantized"])
-    validated = validate(
-        original=imported.output,
-        optimized=exported.outputs["model"],
-        data=examples.output,
         gates=gates,
         signature=signature,
         main_output=main_output,
         label=label,
+        slices=slices,
         fail_on_bad_records=fail_on_bad_records,
         batch_size=batch_size,
-        tags=tags,
+        measure_costs=measure_costs,
         beam_options=beam_options,
-        bundle=quantized.outputs["quantized"],
+        keep=keep,
     )
-    validated.set_caching_options(False)
-    # The condition has to be on a component's one returned value: on a field of a NamedTuple it is silently false.
-    with dsl.If(validated.outputs["Output"] == "pass", name="passed"):
-        published = publish(model=exported.outputs["model"], verdict=validated.outputs["verdict"], base=base)
-        published.set_caching_options(False)
-    return Outputs(
-        verdict=validated.outputs["Output"],
-        validation=validated.outputs["verdict"],
-        report=validated.outputs["report"],
-        optimized=exported.outputs["model"],
-    )
+    done.set_caching_options(False)
+    # An exit task: dsl.ExitHandler would compile to the same, and forbid a pipeline to have outputs.
+    ended = report(base=base, run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, report_to=report_to)
+    with_needs(ended, LOOK, "report").after(done).ignore_upstream_failure()
+    return Outputs(*(done.outputs[name] for name in ("verdict", "validation", "report", "optimized")))

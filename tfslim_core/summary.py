@@ -6,6 +6,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +33,7 @@ def context_of(
         optimized_path=shown(servable),
         command=command_line(),
         versions=versions(),
-        created=now(),
+        created=_now(),
         stages=stages,
         bytes_before=sorted(manifest.source.where.items(), key=lambda item: -item[1]),
         bytes_after=_bytes_after(bundle, servable),
@@ -75,14 +76,18 @@ def _stage_of(step: StepEntry) -> str:
 
 def plain_context(original: Path, optimized: Path, validation: ValidationResult) -> ReportContext:
     """What is known when two models are only compared."""
+    return replace(compared_context(original, optimized), **_validated(validation))
+
+
+def compared_context(original: Path, optimized: Path) -> ReportContext:
+    """The same, where the validation itself is no longer at hand."""
     return ReportContext(
         title=optimized.resolve().name,
         original_path=shown(original),
         optimized_path=shown(optimized),
         command=command_line(),
         versions=versions(),
-        created=now(),
-        **_validated(validation),
+        created=_now(),
     )
 
 
@@ -115,7 +120,7 @@ def command_line() -> str:
     return shlex.join([name, *sys.argv[1:]]) if name == "tfslim" else ""
 
 
-def now() -> str:
+def _now() -> str:
     """The time as ISO 8601, in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 

@@ -1,10 +1,12 @@
 """Arguments of a pipeline as people write them."""
 # ruff: noqa: B006  # kfp reads the defaults
 
+from pathlib import Path
+
 import pytest
 from kfp import dsl
 
-from pipelines.arguments import parameters, parse
+from pipelines.arguments import absolute, parameters, parse
 from tfslim_core.errors import UsageError
 
 
@@ -66,3 +68,23 @@ def test_a_list_grows_with_each_item():
 def test_what_does_not_fit_is_told(given, says):
     with pytest.raises(UsageError, match=says):
         parse(given, KNOWN, complete=True)
+
+
+def test_items_that_are_objects_are_json():
+    assert parse(['items={"model": "m"}', 'items={"model": "n"}'], KNOWN, complete=False) == {
+        "items": [{"model": "m"}, {"model": "n"}]
+    }
+    with pytest.raises(UsageError, match="'items' takes a JSON object"):
+        parse(['items={"model"'], KNOWN, complete=False)
+
+
+def test_paths_are_found_from_everywhere_and_addresses_stay():
+    here = Path.cwd()
+    given = {"model": "m", "data": ["d", "gs://b/d", "/d"], "base": "", "gates": ["x>=1"], "models": [{"base": "b"}]}
+    assert absolute(given) == {
+        "model": f"{here}/m",
+        "data": [f"{here}/d", "gs://b/d", "/d"],
+        "base": "",
+        "gates": ["x>=1"],
+        "models": [{"base": f"{here}/b"}],
+    }

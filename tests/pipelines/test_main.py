@@ -21,7 +21,18 @@ from pipelines.__main__ import app
 from tfslim_core.saved_model.server_loader import ServedModel
 
 ROOT = Path(__file__).parents[2]
+REQUIRED = ("--arg", "model=m", "--arg", "data=d", "--arg", "base=b")
 PASSES, FAILS = "size_ratio<=0.5", "size_ratio<=0.001"
+
+
+def content(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def dags(spec):
+    """The tasks of all graphs of a compiled pipeline, by name."""
+    graphs = [spec["root"], *(one for one in spec["components"].values() if "dag" in one)]
+    return {name: task for graph in graphs for name, task in graph["dag"]["tasks"].items()}
 
 
 def called(*arguments):
@@ -55,7 +66,7 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def passed(model, data, base, tmp_path_factory):
     work = tmp_path_factory.mktemp("runs") / "passed"
-    within = ["budget=rel_l2_error<=0.02", "search_minutes=0.5", "seed=1"]
+    within = ["budget=rel_l2_error<=0.02", "search_minutes=0.5", "seed=1", "measure_costs=false"]
     arguments = [f"model={model}", f"data={data}", f"base={base}", f"gates={PASSES}", *within]
     return called("run", "--work", work, *(part for one in arguments for part in ("--arg", one))), work
 
@@ -71,7 +82,11 @@ def test_what_passes_is_published_and_served(passed, base):
 def test_every_step_is_told_and_nothing_else(passed):
     (_, out, err), _ = passed
     assert [line.split()[:2] for line in err.splitlines()] == [
-        [name, "done"] for name in ("freeze", "transform", "quantize", "reexport", "validate", "publish")
+        [name, "done"]
+        for name in (
+            *("prepare", "freeze", "transform", "quantize", "reexport", "validate", "join", "choose", "publish"),
+            "report",
+        )
     ]
     assert "Size on disk" in out
     assert "Graph nodes" in out
@@ -94,18 +109,57 @@ def test_the_report_is_where_it_is_said_to_be(passed):
     assert "<html" in path.read_text()
 
 
-def test_what_fails_is_not_published_and_told_why(model, data, base, passed, tmp_path):
-    before = sorted(path.name for path in base.iterdir())
-    arguments = [f"model={model}", f"data={data}", f"base={base}", f"gates={FAILS}", f"gates={PASSES}"]
-    exit_code, out, err = called(
-        "run", "--work", tmp_path / "run", *(part for one in arguments for part in ("--arg", one))
-    )
+@pytest.fixture(scope="module")
+def failed(model, data, base, passed, tmp_path_factory):
+    """Two candidates on two datasets, of which none passes; what was served before it ran."""
+    folder = tmp_path_factory.mktemp("failed")
+    (folder / "more.jsonl").write_text(data.read_text())
+    before = content(base)
+    arguments = [
+        *(f"model={model}", f"data={data}", f"data={folder / 'more.jsonl'}", f"base={base}", f"gates={FAILS}"),
+        *("encodings=float16", "encodings=int8", "measure_costs=false", f"report_to={folder / 'reports'}"),
+    ]
+    parts = (part for one in arguments for part in ("--arg", one))
+    return called("run", "--work", folder / "run", *parts), folder, before
+
+
+def test_what_fails_is_not_published_and_told_why(failed, base):
+    (exit_code, out, err), _, before = failed
     assert exit_code == 3
-    assert "pipelines: not published: the gate failed: " in err.splitlines()[-1]
-    assert "size_ratio" in err.splitlines()[-1]
-    assert "publish " not in err
+    last = err.splitlines()[-1]
+    assert last.startswith("pipelines: not published: the gate failed: no candidate passed (float16 (")
+    assert "the closest is int8: " in last
+    assert last.count("size_ratio") == 2
+    assert [line.split() for line in err.splitlines() if "publish " in line] == [["publish", "skipped"]]
     assert "report: " in out
-    assert sorted(path.name for path in base.iterdir()) == before
+    assert content(base) == before
+
+
+def test_each_candidate_and_dataset_is_told_apart(failed):
+    (_, _, err), _, _ = failed
+    named = {" ".join(line.split()[:-3]) for line in err.splitlines() if " done " in line}
+    assert named == {
+        *("prepare", "freeze", "transform", "choose", "report"),
+        *(f"{stage} {one}" for stage in ("quantize", "reexport", "join") for one in ("int8", "float16")),
+        *(f"validate {one} {data}" for one in ("int8", "float16") for data in ("numbers.jsonl", "more.jsonl")),
+    }
+
+
+def test_one_verdict_has_all_the_datasets_of_its_candidate(failed):
+    (_, out, _), folder, _ = failed
+    (verdict,) = folder.glob("run/*/choose/verdict/verdict.json")
+    found = json.loads(verdict.read_text())
+    assert (found["verdict"], sorted(found["datasets"])) == ("fail", ["more", "numbers"])
+    assert f"report: {verdict.with_name('report.html')}" in out
+    page = verdict.with_name("report.html").read_text()
+    assert all(name in page for name in ("more", "numbers"))
+
+
+def test_the_exit_task_says_what_is_served(failed, base):
+    _, folder, _ = failed
+    (file,) = (folder / "reports").iterdir()
+    found = json.loads(file.read_text())
+    assert (found["state"], found["served"]) == ("SUCCEEDED", {"version": 1, "path": str(base / "1")})
 
 
 def test_a_step_that_fails_is_named_with_its_reason(data, tmp_path):
@@ -139,20 +193,36 @@ def test_compiles_to_what_kfp_loads(tmp_path):
     }
     spec = yaml.safe_load(file.read_text())
     json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
-    tasks = spec["root"]["dag"]["tasks"]
-    condition = tasks["condition-1"]["triggerPolicy"]["condition"]
-    assert condition == "inputs.parameter_values['pipelinechannel--validate-Output'] == 'pass'"
+    condition = dags(spec)["condition-1"]["triggerPolicy"]["condition"]
+    assert condition == "inputs.parameter_values['pipelinechannel--candidates-Output'] == 'pass'"
     assert list(spec["components"]["comp-condition-1"]["dag"]["tasks"]) == ["publish"]
+    assert dags(spec)["report"]["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+    assert set(spec["root"]["outputDefinitions"]["parameters"]) == {"verdict"}
 
 
 def test_what_can_change_under_its_uri_is_never_cached(tmp_path):
     called("compile", "--out", tmp_path / "slim.yaml")
     spec = yaml.safe_load((tmp_path / "slim.yaml").read_text())
-    tasks = spec["root"]["dag"]["tasks"] | spec["components"]["comp-condition-1"]["dag"]["tasks"]
-    cached = {name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")}
+    cached = {name for name, task in dags(spec).items() if task.get("cachingOptions", {}).get("enableCache")}
     assert cached == {"transform", "reexport"}
     importers = [one["importer"] for one in spec["deploymentSpec"]["executors"].values() if "importer" in one]
-    assert [importer["reimport"] for importer in importers] == [True, True]
+    assert [importer["reimport"] for importer in importers] == [True, True, True]
+
+
+def test_each_task_says_what_it_needs_and_no_gate_is_asked_twice(tmp_path):
+    called("compile", "--pipeline", "retrain_and_slim", "--out", tmp_path / "it.yaml")
+    spec = yaml.safe_load((tmp_path / "it.yaml").read_text())
+    containers = {
+        name: one["container"] for name, one in spec["deploymentSpec"]["executors"].items() if "container" in one
+    }
+    for name, container in containers.items():
+        needs = container["resources"]
+        assert needs["memoryLimit"] >= needs["memoryRequest"] > 0, name
+        assert needs["cpuLimit"] >= needs["cpuRequest"] > 0, name
+    tried = {name for name, task in dags(spec).items() if "retryPolicy" in task}
+    once = {"validate", "join", "choose", "publish", "importer"}
+    assert not tried & once
+    assert {"freeze", "transform", "quantize", "reexport"} <= tried
 
 
 def test_arguments_become_defaults_when_compiling(tmp_path):
@@ -177,16 +247,20 @@ def test_a_file_is_replaced_only_when_told(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["compile", "--pipeline", "slin"], "no pipeline 'slin'; did you mean 'slim'? (there are: slim)"),
+        (
+            ["compile", "--pipeline", "slin"],
+            "no pipeline 'slin'; did you mean 'slim'? (there are: slim, retrain_and_slim, slim_many)",
+        ),
         (["run", "--arg", "encodng=int8"], "no argument 'encodng'; did you mean 'encoding'?"),
         (["run", "--arg", "budgt=top1_agreement>=1"], "no argument 'budgt'; did you mean 'budget'?"),
         (["compile", "--arg", "search_minutes=long"], "argument 'search_minutes' takes a number, not 'long'"),
         (["run", "--arg", "data=x"], "missing: --arg model=… --arg base=…"),
         (["compile", "--arg", "batch_size=many"], "argument 'batch_size' takes a whole number, not 'many'"),
+        (["run", "--runner", "podman", *REQUIRED], "--runner podman: give subprocess or docker"),
+        (["compile", "--trainer", "x.yaml"], "--trainer is of retrain_and_slim; slim trains nothing"),
         (["compile", "--out", "slim.txt"], "--out slim.txt: a compiled pipeline is a .yaml file"),
-        (["submit", "--pipeline", "slim", "--arg", "a=b"], "submit is not available yet in this version"),
-        (["schedule", "create"], "upload it to Kubeflow"),
-        (["status"], "status is not available yet in this version"),
+        (["submit", "--pipeline", "slim", "--arg", "a=b"], "no argument 'a'"),
+        (["schedule"], "give one of --cron, --list, --pause, --resume, --delete"),
     ],
 )
 def test_usage_errors_are_one_line(arguments, says):
@@ -207,4 +281,7 @@ def test_runs_as_a_module():
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "pipelines: no pipeline 'slum'; did you mean 'slim'? (there are: slim)\n"
+    assert (
+        done.stderr
+        == "pipelines: no pipeline 'slum'; did you mean 'slim'? (there are: slim, retrain_and_slim, slim_many)\n"
+    )

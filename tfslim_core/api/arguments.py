@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfslim_core.buckets import address_of
 from tfslim_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +35,23 @@ def local(path: Location) -> Path:
         address = f"{url[1]}://{text[url.end() :]}"
         raise UsageError(f"{address}: paths are local or gs://; copy it here first")
     return Path(text)
+
+
+def check_workers(arguments: Mapping[str, Any]) -> None:
+    """Refuse addresses in buckets where the job's workers would not see the copies that are made on this machine.
+
+    Raises:
+        UsageError: `beam_options` name workers elsewhere; or they cannot be understood.
+    """
+    if not arguments["beam_options"]:
+        return
+    from tfslim_core.validation import runners
+
+    named = {name.upper(): arguments[name] for name in ("original", "optimized") if name in arguments}
+    for name in ("data", "corpus"):
+        named |= {f"--{name} {key}": path for key, path in (arguments.get(name) or {}).items()}
+    found = {what: str(address) for what, path in named.items() if (address := address_of(path))}
+    runners.check_copies_seen(runners.options_of(arguments["beam_options"]), found)
 
 
 def check_apart(report: Path, *models: Path) -> None:

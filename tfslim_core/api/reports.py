@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfslim_core import storage
-from tfslim_core.verdict import Outcome, Verdict
+from tfslim_core.verdict import Outcome, Roc, Verdict
 
 if TYPE_CHECKING:
     from tfslim_core.bundle import Bundle, StepEntry, VocabularyEntry, WeightEntry
@@ -105,6 +105,14 @@ class ValidationReport:
         classes = found[0].classes
         alike = [one.counts for one in found if (one.output, one.classes) == (found[0].output, classes)]
         return classes, [[sum(one.get(old, {}).get(new, 0) for one in alike) for new in classes] for old in classes]
+
+    def roc(self) -> Roc | None:
+        """The ROC curves of both models against the labels, of the first dataset that has them; None where none does.
+
+        Each is lists `fpr`, `tpr` and `threshold`, all finite, as `log_roc_curve` of Kubeflow's ClassificationMetrics
+        takes them.
+        """
+        return next((result.roc for result in self.verdict.datasets.values() if result.roc is not None), None)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tfslim_core import storage
-from tfslim_core.api.arguments import Location, budget_within, local, silent
+from tfslim_core.api.arguments import Location, budget_within, check_workers, local, silent
 from tfslim_core.api.reports import StageReport, stage_report
 from tfslim_core.errors import UsageError
 from tfslim_core.staging import in_buckets
@@ -111,7 +111,7 @@ def transform(
     return stage_report(after, target, "transform", start, errors, sample)
 
 
-@in_buckets(reads=["bundle"], data=["corpus", "data"], writes=["out"])
+@in_buckets(reads=["bundle"], data=["corpus", "data"], writes=["out"], check=check_workers)
 def prune_vocabulary(
     bundle: Location,
     out: Location,

@@ -1,4 +1,4 @@
-"""validate."""
+"""validate, and what becomes of the verdicts of several validations."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tfslim_core import storage
-from tfslim_core.api.arguments import Location, check_apart, local, silent
+from tfslim_core.api.arguments import Location, check_apart, check_workers, local, silent
 from tfslim_core.api.reports import ValidationReport
+from tfslim_core.errors import ModelError
 from tfslim_core.staging import in_buckets
 
 if TYPE_CHECKING:
+    from tfslim_core.joining import Candidate
     from tfslim_core.stages import Progress
 
 
-@in_buckets(reads=["original", "optimized", "bundle"], data=["data"], writes=["out"])
+@in_buckets(reads=["original", "optimized", "bundle"], data=["data"], writes=["out"], check=check_workers)
 def validate(
     original: Location,
     optimized: Location,
@@ -93,3 +95,63 @@ def validate(
             context = context_of(slimmed, after, stages_of(slimmed.manifest, after), found)
         write_report(aside, found.verdict, context)
     return ValidationReport(target, found.verdict, context)
+
+
+@in_buckets(reads=["original", "optimized", "bundle"], writes=["out"])
+def join_verdicts(
+    verdicts: Sequence[Location],
+    original: Location,
+    optimized: Location,
+    *,
+    out: Location,
+    bundle: Location | None = None,
+    overwrite: bool = False,
+) -> ValidationReport:
+    """Join what validations of the same two models found, each on datasets of its own, into one verdict: verdict.json,
+    report.html and report.md in `out`, as if one validation had had all the data. The worst verdict wins.
+
+    verdicts: directories that `validate` wrote. bundle: as in validate.
+
+    Raises:
+        ModelError: a verdict is missing, or they are not of these two models.
+        DataError: two of them have a dataset of the same name.
+        OutputExistsError: the output exists and `overwrite` is false.
+    """
+    from tfslim_core.bundle import read_bundle
+    from tfslim_core.joining import joined
+    from tfslim_core.report import write_report
+    from tfslim_core.summary import compared_context, context_of, stages_of
+    from tfslim_core.verdict import FILE_NAME, Verdict
+
+    target, before, after = local(out), local(original), local(optimized)
+    check_apart(target, before, after)
+    verdict = joined([Verdict.read(local(place) / FILE_NAME) for place in verdicts])
+    digest = storage.digest(after)
+    if digest != verdict.models.optimized.digest:
+        raise ModelError(
+            f"the verdicts are not of {after}: its digest is {digest[:12]}…, "
+            f"theirs is {verdict.models.optimized.digest[:12]}…; validate this one"
+        )
+    if bundle is None:
+        context = compared_context(before, after)
+    else:
+        slimmed = read_bundle(local(bundle))
+        context = context_of(slimmed, after, stages_of(slimmed.manifest, after), None)
+    with storage.whole_directory(target, overwrite=overwrite) as aside:
+        verdict.write(aside)
+        write_report(aside, verdict, context)
+    return ValidationReport(target, verdict, context)
+
+
+def choose(candidates: Mapping[str, Location]) -> Candidate:
+    """The smallest of several models that passed its validation, or the one that came closest where none did.
+
+    candidates: name -> directory that `validate` or `join_verdicts` wrote.
+
+    Raises:
+        ModelError: there is none, or a verdict is missing.
+    """
+    from tfslim_core.joining import Candidate, chosen
+    from tfslim_core.verdict import FILE_NAME, Verdict
+
+    return chosen([Candidate(name, Verdict.read(local(place) / FILE_NAME)) for name, place in candidates.items()])

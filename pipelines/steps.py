@@ -1,0 +1,65 @@
+"""The tasks of a run as people see them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# Graphs inside of a pipeline whose name tells what the tasks in it are for.
+_ABOUT = {"compare-with-served": "against served"}
+_SAYS = re.compile(r"\[KFP Executor [^]]*\]: tfslim: (?P<text>.*)")
+_ENDED = "tfslim: "
+_TAIL = 15
+
+
+@dataclass
+class Step:
+    """One task of a run.
+
+    component: KFP's name of what it runs. inside: the graphs that it is in. items: what the loops around it are at.
+    folder: what it wrote. says: what it does now. lines: its log. failed: None while it runs. skipped: it never began.
+    """
+
+    name: str
+    component: str = ""
+    inside: tuple[str, ...] = ()
+    items: tuple[str, ...] = ()
+    folder: Path = Path()
+    says: str = ""
+    lines: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    failed: bool | None = None
+    skipped: bool = False
+
+    @property
+    def title(self) -> str:
+        """Its name with what tells it from its like."""
+        about = [_ABOUT[graph] for graph in self.inside if graph in _ABOUT]
+        return " ".join([self.name, *about, *self.items])
+
+    @property
+    def imports(self) -> bool:
+        """Whether it only looks an input up."""
+        return self.name.startswith("importer")
+
+    @property
+    def said(self) -> list[str]:
+        """The last lines of its log, without the arguments that kfp prints first."""
+        start = next((i for i, line in enumerate(self.lines) if "Got executor_input" in line), -1)
+        stop = next((i for i, line in enumerate(self.lines) if i > start and line == "}"), -1)
+        lines = self.lines[stop + 1 :] if start >= 0 else self.lines
+        return [line for line in lines if line.strip()][-_TAIL:]
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, where it said so."""
+        return next((line.removeprefix(_ENDED) for line in reversed(self.lines) if line.startswith(_ENDED)), "")
+
+    def add(self, line: str) -> bool:
+        """Take a line of its log; whether that says what it does now."""
+        self.lines.append(line)
+        found = _SAYS.search(line)
+        if found:
+            self.says = found["text"]
+        return found is not None
