@@ -6,9 +6,12 @@ READY  := $(VENV)/.ready
 MODELS := .cache/models/.ready
 JARS   := .cache/java/.ready
 FLINK  := .cache/flink.ready
+# Processes that run the tests; each may take 3 GB.
+WORKERS ?= 2
+LOCKED := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs bench lock clean
+.PHONY: help setup demo test lint docs bench image lock clean
 
 help: ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -46,22 +49,28 @@ demo: $(READY) $(MODELS) ## slim a real classifier through the pipeline; ends wi
 	$(BIN)/python -m pipelines.demo
 
 test: setup lint ## everything that CI runs
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(READY) ## what is generated in README and docs/transforms.md
+docs: $(READY) ## what is generated: in README, docs/transforms.md and components
 	$(BIN)/python -m tests.generated_docs
+	$(BIN)/python -m components compile
 
 bench: setup ## the numbers behind "smaller" and "faster"
 	$(BIN)/python -m benchmarks all --write-docs
 
-lock: ## resolve requirements.lock anew (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --extra pipelines --extra dev pyproject.toml --output-file requirements.lock
+image: $(READY) ## the container image, with Docker, Podman or Buildah (docs/image.md)
+	$(BIN)/python -m components.image build
+
+lock: ## resolve the lock files anew (needs uv)
+	$(LOCKED) --extra pipelines --extra dev pyproject.toml --output-file requirements.lock
+	$(LOCKED) --extra pipelines --extra image --constraint requirements.lock pyproject.toml --output-file requirements-image.lock
+	printf 'hatchling\npip\nsetuptools\nwheel\n' | $(LOCKED) --constraint requirements.lock --constraint requirements-image.lock \
+	  - --output-file requirements-build.lock
 
 clean: ## what was made here
 	rm -rf $(VENV) .cache build

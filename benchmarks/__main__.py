@@ -147,25 +147,56 @@ def vocabulary(write_docs: WriteDocs = False) -> None:
 
 
 @app.command()
-def validation(write_docs: WriteDocs = False) -> None:
+def validation(
+    examples: Annotated[int, typer.Option(min=64, help="Of the convolutional model.")] = 20_000,
+    turns: Annotated[int, typer.Option(min=1, help="Of each model; the median counts.")] = 3,
+    write_docs: WriteDocs = False,
+) -> None:
     """The validation job against a bare loop over the same batches."""
     from benchmarks import validation as section
 
     before = facts(_command())
     with _telling() as told:
-        found = section.run(told)
+        found = section.run(told, examples, turns)
     _publish("validation", "Validation", before, [section.sheet(found)], found, write_docs)
 
 
 @app.command()
-def runners(write_docs: WriteDocs = False) -> None:
+def runners(
+    scale: Annotated[float, typer.Option(min=0.01, help="Of the numbers of examples; 1 for figures to publish.")] = 1,
+    write_docs: WriteDocs = False,
+) -> None:
     """Memory of the validation job over much data, and what a second process gains."""
     from benchmarks import runners as section
 
     before = facts(_command())
     with _telling() as told:
-        found = section.run(told)
+        found = section.run(told, scale)
     _publish("runners", "Runners", before, [section.sheet(found)], found, write_docs)
+
+
+@app.command()
+def many(write_docs: WriteDocs = False) -> None:
+    """Memory and time of ten models that one pipeline slims."""
+    from benchmarks import many as section
+
+    before = facts(_command())
+    with _telling() as told:
+        found = section.run(told)
+    _publish("many", "Ten models", before, [section.sheet(found)], [found], write_docs)
+
+
+@app.command()
+def components(write_docs: WriteDocs = False) -> None:
+    """Memory and processor time of each Kubeflow component; with --write-docs for the tables of their READMEs."""
+    from benchmarks import component_memory as section
+
+    with _telling() as told:
+        found = section.run(told)
+    answers.print_json(json.dumps(found))
+    if write_docs:
+        section.write(found)
+        people.print("now call: make docs")
 
 
 @app.command()
@@ -193,8 +224,9 @@ def everything(seconds: Seconds = 8, write_docs: WriteDocs = False) -> None:
     transforms(write_docs)
     quantized_nodes(write_docs)
     vocabulary(write_docs)
-    validation(write_docs)
-    runners(write_docs)
+    validation(write_docs=write_docs)
+    runners(write_docs=write_docs)
+    many(write_docs)
 
 
 def _publish(

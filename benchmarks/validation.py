@@ -1,4 +1,8 @@
-"""What the validation job adds to running both models on the data: against a bare loop over the same batches."""
+"""What the validation job adds to running both models on the data: against a bare loop over the same batches.
+
+A convolutional model of real cost, which is what the goal is about; a dense layer that costs next to nothing, where all
+that shows is what the job adds to a batch; and two models between them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ import numpy as np
 
 from benchmarks.places import OUT
 from benchmarks.sheets import Sheet
-from benchmarks.subjects import Subject, basic_pitch, guesslang, source_files
+from benchmarks.subjects import Subject, basic_pitch, digit_convolutions, guesslang, source_files
 from benchmarks.variants import int8
 from tfslim_core.saved_model.server_loader import ServedModel, read_signatures
 from tfslim_core.validation.batches import Batch
@@ -26,7 +30,10 @@ from tfslim_core.validation.sources import first_records, open_dataset, read_sha
 
 _BATCH = 32
 _TURNS = 3
-_MOST_RATIO = 1.3
+EXAMPLES = 20_000
+_MOST_RATIO = 1.2
+_MOST_TOY_RATIO = 3.5
+_TOY_TIMES = 5  # examples of the toy, to those of the convolutional model
 
 _opened: list[float] = []
 
@@ -34,7 +41,8 @@ _opened: list[float] = []
 @dataclass(frozen=True)
 class Validated:
     """Seconds, medians of a few turns. job: from when both models are loaded until the verdict is written. loop: the
-    bare loop, with each batch ready before it starts. start_up: of the job, until both models are loaded.
+    bare loop, with each batch ready before it starts. start_up: of the job, until both models are loaded. goal: the
+    ratio at most.
     """
 
     subject: str
@@ -43,27 +51,36 @@ class Validated:
     loop: float
     ratio: float
     start_up: float
+    goal: float = _MOST_RATIO
 
 
-def run(told: Callable[[str], None]) -> list[Validated]:
-    """Validate a small model with small answers, and a convolutional one with large answers."""
+def run(told: Callable[[str], None], examples: int = EXAMPLES, turns: int = _TURNS) -> list[Validated]:
+    """Validate each model so many times. examples: of the convolutional one; the toy has five times as many."""
     OUT.mkdir(parents=True, exist_ok=True)
-    return [_validated(guesslang(), _jsonl(), told), _validated(basic_pitch(), _npz(basic_pitch()), told)]
+    convolutions = digit_convolutions(examples)
+    cases = [
+        (convolutions, _npz(convolutions), _MOST_RATIO),
+        (toy := _toy(_TOY_TIMES * examples), _npz(toy), _MOST_TOY_RATIO),
+        (guesslang(), _jsonl(), _MOST_RATIO),
+        (basic_pitch(), _npz(basic_pitch()), _MOST_RATIO),
+    ]
+    return [_validated(subject, data, goal, turns, told) for subject, data, goal in cases]
 
 
 def sheet(all_found: Sequence[Validated]) -> Sheet:
     """A row a model."""
-    header = ["model", "examples", "validation job", "bare loop", "ratio", "start-up"]
+    header = ["model", "examples", "validation job", "bare loop", "ratio", "goal", "start-up"]
     rows = [
-        [v.subject, f"{v.examples:,}", f"{v.job:.2f} s", f"{v.loop:.2f} s", f"{v.ratio:.2f}", f"{v.start_up:.2f} s"]
+        [
+            *(v.subject, f"{v.examples:,}", f"{v.job:.2f} s", f"{v.loop:.2f} s", f"{v.ratio:.2f}"),
+            *(f"{v.goal:g}: {'met' if v.ratio <= v.goal else 'missed'}", f"{v.start_up:.2f} s"),
+        ]
         for v in all_found
     ]
-    met = all(v.ratio <= _MOST_RATIO for v in all_found)
     notes = [
         f"Both run the original and the int8 model on batches of {_BATCH}. The loop has its batches in memory and "
         "drops the answers; the job reads the files, compares, and writes the verdict. Its time counts from when both "
         "models are loaded.",
-        f"Goal: a ratio of at most {_MOST_RATIO:g}: {'met' if met else 'missed'}.",
     ]
     return Sheet("The validation job against a bare loop", header, rows, notes)
 
@@ -75,19 +92,19 @@ def open_and_note(path: str, tags: tuple[str, ...]) -> Model:
     return model
 
 
-def _validated(subject: Subject, data: Path, told: Callable[[str], None]) -> Validated:
+def _validated(subject: Subject, data: Path, goal: float, turns: int, told: Callable[[str], None]) -> Validated:
     optimized = int8(subject, OUT / "validation" / subject.name, told)
     batches = _batches(subject, data)
     jobs, loops, starts = [], [], []
-    for turn in range(_TURNS):
-        told(f"{subject.name}: turn {turn + 1}/{_TURNS}")
+    for turn in range(turns):
+        told(f"{subject.name}: turn {turn + 1}/{turns}")
         loops.append(_loop(subject, optimized, batches))
         start, job = _job(subject, optimized, data)
         starts.append(start)
         jobs.append(job)
     ratio = median(job / loop for job, loop in zip(jobs, loops, strict=True))
     examples = sum(len(batch) for batch in batches)
-    return Validated(subject.name, examples, median(jobs), median(loops), ratio, median(starts))
+    return Validated(subject.name, examples, median(jobs), median(loops), ratio, median(starts), goal)
 
 
 def _loop(subject: Subject, optimized: Path, batches: Sequence[Batch]) -> float:
@@ -130,6 +147,18 @@ def _jsonl() -> Path:
     file = OUT / "source_files.jsonl"
     file.write_text("".join(json.dumps({"inputs": text}) + "\n" for text in source_files()))
     return file
+
+
+def _toy(examples: int) -> Subject:
+    """A dense layer of 64 x 10."""
+    from tests.validation import tiny_models
+
+    random = np.random.default_rng(5)
+    path = OUT / "models/toy"
+    if not path.exists():
+        tiny_models.linear(path, random.normal(size=(64, 10)))
+    x = random.normal(size=(examples, 64)).astype(np.float32)
+    return Subject("dense 64 x 10", "a toy", path, {"x": x}, f"{examples:,} of seeded noise", True)
 
 
 def _npz(subject: Subject) -> Path:

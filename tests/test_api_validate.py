@@ -89,6 +89,7 @@ def test_the_report_tells_what_the_verdict_does(models):
     classes, counts = report.confusion()
     assert len(classes) == 48
     assert np.sum(counts) == np.trace(counts) == found.examples
+    assert report.roc() is None  # no label was named
 
 
 def test_costs_can_be_left_out(models):
@@ -112,6 +113,14 @@ def test_gates_and_labels(models):
     assert {check.expr: check.passed for check in report.verdict.checks} == {gate: gate != gates[1] for gate in gates}
     assert report.outcome == "fail"
     assert report.verdict.datasets["test"].labels["accuracy"].original == 1
+    roc = report.roc()
+    assert roc.positive is None
+    for curve in (roc.original, roc.optimized):
+        assert (curve.fpr[0], curve.tpr[0], curve.fpr[-1], curve.tpr[-1]) == (0, 0, 1, 1)
+        assert np.isfinite(curve.threshold).all()
+        assert len(curve.fpr) == len(curve.tpr) == len(curve.threshold) < 250
+    assert "ROC curves" in (report.path / "report.html").read_text()
+    assert Verdict.read(report.path / "verdict.json").datasets["test"].roc == roc
 
 
 def test_several_datasets(models):

@@ -25,7 +25,7 @@ from tfslim_core.verdict import Verdict
 
 TFSLIM = Path(sys.executable).with_name("tfslim")
 COMMANDS = (
-    "inspect freeze transform prune-vocabulary quantize reexport validate slim diff warmup publish rollback "
+    "inspect freeze transform prune-vocabulary quantize reexport validate slim diff warmup publish rollback list "
     "transform-graph transforms checkpoint thaw".split()
 )
 W = normal(64, 48, seed=3)
@@ -533,13 +533,29 @@ def test_publish_needs_a_pass_of_these_bytes(here, tfslim, unmeasured):
         assert err.startswith("tfslim: ")
         assert not (here / "base").exists()
     code, out, err = publish("model", "pass")
-    assert (code, out, err) == (0, "", "published: base/1\n")
+    assert (code, out, err) == (0, "", "warm-up requests: none\npublished: base/1\n")
     code, out, err = tfslim("publish", "model", "base", "--verdict", "pass/verdict.json", "--json")
-    assert (code, data(out), err) == (0, {"path": "base/2", "version": 2}, "")
+    told = {"path": "base/2", "version": 2, "removed": [], "warmup_requests": False, "notes": []}
+    assert (code, data(out), err) == (0, told, "")
     code, out, err = tfslim("rollback", "base", "--json")
     assert (code, data(out), err) == (0, {"path": "base/1", "version": 1}, "")
     code, out, err = tfslim("rollback", "base")
     assert (code, out, err.count("\n")) == (1, "", 1)
+    code, out, err = tfslim("list", "base", "--json")
+    assert (code, err) == (0, "")
+    assert [(one["number"], one["served"], one["rolled_back"]) for one in data(out)] == [
+        (1, True, False),
+        (2, False, True),
+    ]
+    (here / "base/7").mkdir()
+    code, out, err = tfslim("list", "base")
+    assert (code, err.count("\n")) == (0, 2)
+    assert all(word in out for word in ("served", "rolled back", "incomplete"))
+    assert "a server tries version 7 first" in err
+    (here / "base/8").write_text("")
+    code, out, err = tfslim("list", "base/8")
+    assert (code, out, err) == (1, "", "tfslim: cannot read base/8: Not a directory\n")
+    assert tfslim("list", "nowhere") == (0, "", "nowhere: no versions\n")
 
 
 # Options on their way to the API
@@ -629,7 +645,7 @@ def test_a_bug_keeps_its_traceback(here):
     script = """
 import sys
 from tfslim_core import api, cli
-def rollback(base):
+def rollback(base, **_):
     raise ValueError("a bug")
 api.rollback = rollback
 sys.exit(cli.main(["rollback", "base"]))
@@ -679,6 +695,12 @@ def test_control_c(here, tmp_path_factory):
     assert (process.returncode, out, err) == (130, "", "")
     assert names(here) == before
     assert names(scratch) == set()
+
+
+def test_commands_load_no_library_before_they_need_it():
+    # TensorFlow takes seconds, and writes to stderr when it is loaded before that is given to Python alone.
+    seen = "import sys, tfslim_core.cli; print(sorted({'tensorflow', 'apache_beam', 'kfp'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True).stdout == "[]\n"
 
 
 def test_the_command_as_it_is_installed(here):

@@ -4,6 +4,7 @@ import pytest
 from tfslim_core.errors import UsageError
 from tfslim_core.gate import Findings, Gate, check_names, default_gates, evaluate, parse
 from tfslim_core.metrics import ErrorStats
+from tfslim_core.report import words
 from tfslim_core.verdict import LabelMetric, LatencyPair, ModelCosts, Models, Percentiles
 
 RANDOM = np.random.default_rng(3)
@@ -335,3 +336,14 @@ def test_a_failing_check_points_at_the_worst_examples():
     other[[17, 4]] += [[9.0], [8.0]]
     found = judge({"scores": output(SCORES, other)}, "max_abs_error<=1")
     assert "is 9 (worst: records 17, 4); the gate asks" in found.reasons[0]
+
+
+def test_a_check_on_a_slice_of_a_few_examples_is_undecided_where_it_is_not_broken():
+    few = {"k": {"k=a": findings({"scores": output(SCORES[:4])}), "k=b": findings({"scores": output(SCORES)})}}
+    found = judge({"scores": output(SCORES)}, "top1_agreement>=0.9@k=*", slices=few)
+    assert found.outcome == "inconclusive"
+    told = {check.slice: (check.value, check.passed, check.undecided, words.result(check)) for check in found.checks}
+    assert told == {"k=a": (1, True, True, "undecided"), "k=b": (1, True, False, "held")}
+    broken = {"k": {"k=a": findings({"scores": output(SCORES[:4], SCORES[:4, ::-1])})}}
+    (check,) = judge({"scores": output(SCORES)}, "top1_agreement>=0.9@k=a", slices=broken).checks
+    assert (check.undecided, words.result(check)) == (False, "broken")

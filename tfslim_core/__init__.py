@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         transform,
         transform_graph,
         validate,
+        versions,
         warmup,
     )
 
@@ -46,6 +47,7 @@ __all__ = [
     "transform",
     "transform_graph",
     "validate",
+    "versions",
     "warmup",
 ]
 
