@@ -27,6 +27,7 @@ from tfslim_core.saved_model.served_signatures import Signature
 from tfslim_core.served import signatures_of
 from tfslim_core.validation import pipeline, runners
 from tfslim_core.validation.batches import Batch, Batcher
+from tfslim_core.validation.core_shares import core_shares
 from tfslim_core.validation.dead_letters import Locate, by_error, lost, write_dead_letters
 from tfslim_core.validation.expected import expected_records
 from tfslim_core.validation.feeding import Feeding, choose_signature, feeding, has_batch_axis
@@ -204,6 +205,7 @@ def _run(
 
     shared = runners.results_folder(options)
     with tempfile.TemporaryDirectory(prefix="tfslim-") as here, runners.cleared(shared, here) as folder:
+        handler.share_cores(core_shares(here, runners.processes(options)))
         summaries, letters = pipeline.run(plan, handler, folder, options, tell)
     if progress:
         tell_detail(progress, "compare", pace.examples, pace.total, pace.words())

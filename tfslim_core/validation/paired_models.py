@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tfslim_core.errors import TfslimError
 from tfslim_core.served import open_served
 from tfslim_core.validation.batches import Batch
+from tfslim_core.validation.core_shares import CoreShares
 
 Answer = Mapping[str, NDArray[Any]]
 
@@ -114,9 +115,16 @@ class PairHandler(base.ModelHandler[Batch, "Answers | LoadFailure", "ModelPair |
     ) -> None:
         super().__init__()
         self._paths, self._tags, self._signature, self._open = (original, optimized), tags, signature, open_model
+        self._cores: CoreShares | None = None
+
+    def share_cores(self, cores: CoreShares | None) -> None:
+        """Have each process that loads the models keep to its share of the cores."""
+        self._cores = cores
 
     def load_model(self) -> ModelPair | NoModels:
         """Both models; Beam asks once per process."""
+        if self._cores is not None:
+            self._cores.take()
         try:
             original, optimized = (self._open(path, self._tags) for path in self._paths)
         except TfslimError as error:

@@ -59,6 +59,13 @@ def in_process(options: PipelineOptions) -> bool:
     return bool(options.view_as(StandardOptions).runner == IN_PROCESS)
 
 
+def processes(options: PipelineOptions) -> int:
+    """Worker processes that are started on this machine, 0 for one each core; 1 where it is this process alone."""
+    direct = options.view_as(DirectOptions)
+    several = in_process(options) and direct.direct_running_mode == "multi_processing"
+    return int(direct.direct_num_workers) if several else 1
+
+
 def check_reachable(options: PipelineOptions, paths: Mapping[str, str]) -> None:
     """Refuse, before anything is submitted, paths that the workers cannot open.
 
