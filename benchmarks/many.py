@@ -64,16 +64,19 @@ def run(told: Callable[[str], None]) -> Many:
 
 def sheet(found: Many) -> Sheet:
     """A row a model."""
-    rows = [
-        [name, f"{found.bytes[name] / 1e6:,.1f} MB", said.partition(" (report:")[0]]
-        for name, said in found.endings.items()
-    ]
+    rows = [[name, f"{found.bytes[name] / 1e6:,.1f} MB", _shortly(said)] for name, said in found.endings.items()]
     notes = [
         f"All processes of the run together took {found.peak_bytes / 1e9:.2f} GB at their peak (what no file backs), "
         f"in {found.seconds / 60:.1f} min: two models at once, each step a process of its own.",
         "Default gates. Models of random weights that 8 bits harm, or that have too few examples, are not published.",
     ]
     return Sheet("Ten models in one run", ["model", "original", "how it ended"], rows, notes)
+
+
+def _shortly(said: str) -> str:
+    """Published or not, and in a few words why not."""
+    words = said.split(": ")
+    return words[0] if words[0] == "published" else ": ".join(words[:2])
 
 
 def _subjects() -> Iterator[tuple[str, Callable[[], Subject]]]:
