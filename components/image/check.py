@@ -35,7 +35,7 @@ print(json.dumps({"python": platform.python_version(), "packages": found}))
 
 @dataclass(frozen=True)
 class Check:
-    """What to check, and with what. work: a directory that the container sees as /work and may write to."""
+    """What to check, and with what. work: a directory that the container sees as /job and may write to."""
 
     engine: str
     image: str
@@ -47,7 +47,7 @@ class Check:
     def mounts(self) -> list[str]:
         """The options that show the container its files."""
         shown = [(self.model, "/model", ",readonly"), (self.data, f"/data/{self.data.name}", ",readonly")]
-        places = [*shown, (self.work, "/work", "")]
+        places = [*shown, (self.work, "/job", "")]
         return [
             word
             for here, there, mode in places
@@ -83,8 +83,8 @@ def holds_its_lock_file(check: Check) -> str:
 
 def is_the_command(check: Check) -> str:
     """`tfslim slim` with validation."""
-    command = ["tfslim", "slim", "/model", "/work/slim", "--data", f"data=/data/{check.data.name}"]
-    check.run("tfslim slim", *command, "--report", "/work/report")
+    command = ["tfslim", "slim", "/model", "/job/slim", "--data", f"data=/data/{check.data.name}"]
+    check.run("tfslim slim", *command, "--report", "/job/report")
     before, after = storage.size(check.model), storage.size(check.work / "slim")
     return f"slimmed {before:,} bytes to {after:,}, verdict {_verdict(check.work / 'report')}"
 
@@ -100,7 +100,7 @@ def is_a_component(check: Check) -> str:
         compiler.Compiler().compile(freeze, str(file))
         compiled = next(yaml.safe_load_all(file.read_text()))
     container = compiled["deploymentSpec"]["executors"]["exec-freeze"]["container"]
-    asked = executor_input(compiled["components"]["comp-freeze"], {"model": "/model"}, "/work/component")
+    asked = executor_input(compiled["components"]["comp-freeze"], {"model": "/model"}, "/job/component")
     (check.work / "component").mkdir(mode=0o777)
     (check.work / "component").chmod(0o777)
     words = [word.replace("{{$}}", json.dumps(asked)) for word in (*container["command"], *container["args"])]
@@ -113,10 +113,10 @@ def is_a_component(check: Check) -> str:
 def is_a_worker(check: Check) -> str:
     """Beam's entrypoint as a pool of workers, and a validation that a runner hands to it."""
     pool = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=EXTERNAL"]
-    options = [*pool, "--environment_config=localhost:50000", "--temp_location=/work/temp"]
-    command = ["tfslim", "validate", "/model", "/work/slim", "--data", f"data=/data/{check.data.name}", "--no-costs"]
+    options = [*pool, "--environment_config=localhost:50000", "--temp_location=/job/temp"]
+    command = ["tfslim", "validate", "/model", "/job/slim", "--data", f"data=/data/{check.data.name}", "--no-costs"]
     with check.running("--worker_pool") as name:
-        words = [check.engine, "exec", name, *command, "--out", "/work/worker", "--", *options]
+        words = [check.engine, "exec", name, *command, "--out", "/job/worker", "--", *options]
         engine.run(words, "validating", minutes=_PATIENCE)
         log = engine.run([check.engine, "logs", name], "reading the worker's log", both=True)
     if "Starting worker with command ['/opt/apache/beam/boot'" not in log:

@@ -53,5 +53,5 @@ def test_it_keeps_nothing_of_the_build_and_nothing_that_raises_rights(asked):
 
 def test_a_bad_model_is_one_line(asked):
     with pytest.raises(JobError, match=r"tfslim: .*not-there"):
-        asked.run("slimming", "tfslim", "slim", "/model/not-there", "/work/none")
+        asked.run("slimming", "tfslim", "slim", "/model/not-there", "/job/none")
     assert not (Path(asked.work) / "none").exists()
