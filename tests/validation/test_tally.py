@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfslim_core.validation import slice_queue
+from tfslim_core.validation import answered, slice_queue
 from tfslim_core.validation.batches import Batch
 from tfslim_core.validation.tally import DatasetStats, DatasetSummary
 
@@ -97,7 +97,7 @@ def test_failures_count_in_their_slice():
 
 @repeatable
 @given(st.integers(0, 1000), st.lists(st.integers(1, ROWS - 1), max_size=6), st.integers(1, 9), st.booleans())
-def test_examples_of_slices_may_wait_for_any_company(seed, cuts, rows, longer):
+def test_examples_may_wait_for_any_company(seed, cuts, rows, longer):
     """What waits together shows in no number, also where examples of another form come between."""
     random = np.random.default_rng(seed)
     original, optimized = answers(random, 0.0), answers(random, 0.3)
@@ -113,7 +113,7 @@ def test_examples_of_slices_may_wait_for_any_company(seed, cuts, rows, longer):
     found = []
     for most in (1, rows, 1000):
         stats = DatasetStats(KEYS)
-        with mock.patch.object(slice_queue, "_ROWS", most):
+        with mock.patch.object(slice_queue, "_ROWS", most), mock.patch.object(answered, "_ROWS", most):
             for batch in batches:
                 stats.add(*batch)
             found.append(stats.summary().to_json())

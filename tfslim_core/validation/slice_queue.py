@@ -1,60 +1,23 @@
-"""Examples of slices that wait until there are many: statistics of three examples cost as much as those of hundreds."""
+"""Examples of slices that wait until there are many."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tfslim_core.validation.answered import Answer, Answered, joined
 from tfslim_core.validation.batches import Batch
 
 Array = NDArray[Any]
-Answer = Mapping[str, Array]
 Slice = tuple[str, str]
 """(key of a slicing, name of the slice)"""
 
 _ROWS = 512  # of a slice that are counted together
 _BYTES = 16 << 20  # of all that wait
 _SLICES = 1000  # that wait; a key may turn out to have a value of its own in each example
-
-
-@dataclass(frozen=True)
-class Answered:
-    """Examples and what both models answered, each output with the examples as its first axis."""
-
-    batch: Batch
-    original: Answer
-    optimized: Answer
-
-    def rows(self, rows: slice) -> Answered:
-        """Some of the examples that stand together."""
-        batch = self.batch
-        return Answered(
-            Batch(
-                batch.dataset,
-                {key: array if key in batch.unbatched else array[rows] for key, array in batch.feeds.items()},
-                batch.places[rows],
-                None if batch.labels is None else batch.labels[rows],
-                batch.unbatched,
-            ),
-            {key: array[rows] for key, array in self.original.items()},
-            {key: array[rows] for key, array in self.optimized.items()},
-        )
-
-    @property
-    def form(self) -> Any:
-        """What examples must have in common to be joined."""
-        arrays = (self.batch.feeds, self.original, self.optimized)
-        return [(key, array.dtype, array.shape[1:]) for one in arrays for key, array in one.items()]
-
-    @property
-    def weight(self) -> int:
-        """Bytes that it takes."""
-        arrays = (self.batch.feeds, self.original, self.optimized)
-        return sum(_bytes(array) for one in arrays for array in one.values())
 
 
 class SliceQueue:
@@ -101,7 +64,7 @@ class SliceQueue:
         self._rows.pop(place, None)
         self._forms.pop(place, None)
         if parts:
-            yield place, parts[0] if len(parts) == 1 else _joined(parts)
+            yield place, joined(parts)
 
 
 def _grouped(names: Array) -> tuple[NDArray[np.intp], list[tuple[str, slice]]]:
@@ -113,28 +76,6 @@ def _grouped(names: Array) -> tuple[NDArray[np.intp], list[tuple[str, slice]]]:
     return np.argsort(of_rows, kind="stable"), groups
 
 
-def _joined(parts: list[Answered]) -> Answered:
-    first = parts[0].batch
-    labels = None if first.labels is None else np.concatenate([part.batch.labels for part in parts])
-    batch = Batch(
-        first.dataset,
-        _together([part.batch.feeds for part in parts]),
-        np.concatenate([part.batch.places for part in parts]),
-        labels,
-    )
-    return Answered(batch, _together([part.original for part in parts]), _together([part.optimized for part in parts]))
-
-
-def _together(parts: list[Mapping[str, Array]]) -> dict[str, Array]:
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-
-
 def _of_rows(answer: Answer, rows: NDArray[np.intp], of: int) -> Answer:
     """The answers to some rows of a batch; one without a batch axis belongs to no row."""
     return {key: array[rows] for key, array in answer.items() if array.shape[:1] == (of,)}
-
-
-def _bytes(array: Array) -> int:
-    if array.dtype.kind != "O":
-        return array.nbytes
-    return array.nbytes + sum(len(item) for item in array.flat if isinstance(item, bytes | str))

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, TypeAdapter
 
 from tfslim_core.labels import LabelStats
 from tfslim_core.metrics import ErrorStats, OutputSummary, kind_of, main_output, scores_classes
+from tfslim_core.validation.answered import Answer, Answered, Gathering
 from tfslim_core.validation.batches import Batch
 from tfslim_core.validation.confusion import ConfusionStats
-from tfslim_core.validation.slice_queue import Answered, Slice, SliceQueue
+from tfslim_core.validation.slice_queue import Slice, SliceQueue
 from tfslim_core.validation.slicing import MOST_SLICES
 from tfslim_core.verdict import Confusion, LabelMetric, Roc
-
-Answer = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,9 @@ class DatasetStats:
     """Statistics of one dataset: add answers, merge with others, then ask for the summary.
 
     keys: the outputs, in the signature's order. main: the named main output; guessed from the answers unless given.
-    resampled: whether intervals are wanted that take resampling. slices: key of a slicing -> slice -> its statistics,
-    which lack what still waits in `queue`. whole: not those of a slice, which have no ROC curves.
+    resampled: whether intervals are wanted that take resampling. slices: key of a slicing -> slice -> its statistics.
+    whole: not those of a slice, which have no ROC curves. gathering, queue: answers still to be counted, in all and in
+    slices.
     """
 
     keys: Sequence[str]
@@ -82,6 +81,7 @@ class DatasetStats:
     slices: dict[str, dict[str, DatasetStats]] = field(default_factory=dict)
     crowded: set[str] = field(default_factory=set)
     confusion: ConfusionStats = field(default_factory=ConfusionStats)
+    gathering: Gathering = field(default_factory=Gathering)
     queue: SliceQueue = field(default_factory=SliceQueue)
 
     def add(self, batch: Batch, original: Answer, optimized: Answer) -> None:
@@ -90,16 +90,9 @@ class DatasetStats:
         self.examples += len(batch)
         if not len(batch):
             return
-        places = batch.places.tolist()
-        for key in self.keys:
-            if key in original and key in optimized:
-                stats = self.outputs.setdefault(key, ErrorStats(self.resampled))
-                stats.add_batch(original[key], optimized[key], places, batch.describe)
-        self.confusion.add(original, optimized, self.main)
-        if batch.labels is not None:
-            self.labels = self.labels or LabelStats(self.resampled)
-            self.labels.add(batch.labels, original, optimized, self._main(original), batch.places)
-        self._count(self.queue.add(batch, original, optimized))
+        answered = Answered(batch, original, optimized)
+        for some in self.gathering.add(answered) if self.whole else [answered]:
+            self._compare(some)
 
     def add_failure(self, batch: Batch, error: str) -> None:
         """Add an example that only the optimized model failed on."""
@@ -110,7 +103,9 @@ class DatasetStats:
             part.add_failure(some, error)
 
     def settle(self) -> None:
-        """Count what waits for company: many examples of a slice cost no more than a few."""
+        """Count what waits for company."""
+        for some in self.gathering.rest():
+            self._compare(some)
         self._count(self.queue.rest())
 
     def merge(self, other: DatasetStats) -> None:
@@ -157,6 +152,19 @@ class DatasetStats:
             confusion=confusion,
             roc=self.labels.roc(confusion.classes if confusion else ()) if self.labels and self.whole else None,
         )
+
+    def _compare(self, some: Answered) -> None:
+        batch, original, optimized = some.batch, some.original, some.optimized
+        places = batch.places.tolist()
+        for key in self.keys:
+            if key in original and key in optimized:
+                stats = self.outputs.setdefault(key, ErrorStats(self.resampled))
+                stats.add_batch(original[key], optimized[key], places, batch.describe)
+        self.confusion.add(original, optimized, self.main)
+        if batch.labels is not None:
+            self.labels = self.labels or LabelStats(self.resampled)
+            self.labels.add(batch.labels, original, optimized, self._main(original), batch.places)
+        self._count(self.queue.add(batch, original, optimized))
 
     def _main(self, original: Answer) -> str | None:
         """The main output, guessed as the gate does."""
