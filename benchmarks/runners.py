@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,14 +18,20 @@ from benchmarks import children
 from benchmarks.memory import FamilyPeak, peak, reset_peak
 from benchmarks.places import OUT
 from benchmarks.sheets import Sheet
-from benchmarks.subjects import digit_convolutions, sleepecg
+from benchmarks.subjects import Subject, digit_convolutions, guesslang_pieces, sleepecg
 
 _COUNTS = (100_000, 1_000_000)
 _WIDTH = 64
 _FILE = 100_000
-# In one process and in two: TensorFlow spreads convolutions over the cores within a process, and has nothing to spread
-# of a recurrent model, which takes one step after another.
-_SHARED = {"digits CNN": 20_000, "sleepecg": 4_096}
+# In one process and in two, each with few examples and with many: what the latter take longer has no start-up in it.
+# TensorFlow spreads convolutions over the cores within a process; it has less to spread of text, and of a recurrent
+# model, which takes one step after another.
+_SHARED = {"guesslang": (800, 6_400), "sleepecg": (512, 4_096), "digits CNN": (4_000, 24_000)}
+_SUBJECTS: Mapping[str, Callable[[int], Subject]] = {
+    "guesslang": guesslang_pieces,
+    "sleepecg": sleepecg,
+    "digits CNN": digit_convolutions,
+}
 _PORTIONS = 8
 _LEAST_GAIN = 1.5
 _TIMEOUT = 1800.0
@@ -43,11 +49,11 @@ class Run:
 
 
 def run(told: Callable[[str], None], scale: float = 1.0) -> list[Run]:
-    """Generated examples of a small model; a convolutional and a recurrent one in one process and in two."""
+    """Generated examples of a small model; real ones in one process and in two."""
     OUT.mkdir(parents=True, exist_ok=True)
     found = []
     counted = [("small", 1, count) for count in _COUNTS]
-    shared = [(what, processes, count) for what, count in _SHARED.items() for processes in (1, 2)]
+    shared = [(what, n, count) for what, counts in _SHARED.items() for n in (1, 2) for count in counts]
     for what, processes, count in (*counted, *shared):
         arguments = (what, str(processes), str(max(_PORTIONS, round(scale * count))))
         told(" ".join(arguments))
@@ -65,10 +71,19 @@ def sheet(found: Sequence[Run]) -> Sheet:
     ]
     notes = ["Times are of the whole job, start-up included."]
     for what in _SHARED:
-        one, two = (next(r.seconds for r in found if r.processes == n and r.what == what) for n in (1, 2))
-        met = f"; goal: at least {_LEAST_GAIN:g}: {'met' if one / two >= _LEAST_GAIN else 'missed'}"
-        notes.append(f"{what}: two processes are {one / two:.2f} x as fast as one{met if what == 'sleepecg' else ''}.")
+        one, two = (_without_start(what, processes, found) for processes in (1, 2))
+        met = "met" if one / two >= _LEAST_GAIN else "missed"
+        notes.append(
+            f"{what}: start-up apart, which is to say for the examples that the larger run has more, two processes are "
+            f"{one / two:.2f} x as fast as one; goal: at least {_LEAST_GAIN:g}: {met}."
+        )
     return Sheet("Memory over much data, and a second process", header, rows, notes)
+
+
+def _without_start(what: str, processes: int, found: Sequence[Run]) -> float:
+    """Seconds that many examples take longer than few."""
+    few, many = sorted((r.examples, r.seconds) for r in found if (r.what, r.processes) == (what, processes))
+    return many[1] - few[1]
 
 
 def _small(folder: Path, count: int) -> tuple[Path, Path]:
@@ -85,7 +100,7 @@ def _small(folder: Path, count: int) -> tuple[Path, Path]:
 
 def _shared(folder: Path, what: str, count: int) -> tuple[Path, Path]:
     """A model, twice, and data for it in files of equal size."""
-    subject = sleepecg(count) if what == "sleepecg" else digit_convolutions(count)
+    subject = _SUBJECTS[what](count)
     for number, rows in enumerate(np.array_split(np.arange(len(subject)), _PORTIONS)):
         np.savez(folder / f"{number}.npz", **{key: value[rows] for key, value in subject.inputs.items()})
     return subject.path, subject.path

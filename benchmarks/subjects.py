@@ -6,7 +6,7 @@ import json
 import random
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,14 @@ def guesslang(tuning: int = _TUNING, per_extension: int = _PER_EXTENSION) -> Sub
         classifies=True,
         tuning={"tuning": str(_jsonl(texts[:tuning], OUT / f"tuning-{tuning}.jsonl"))},
     )
+
+
+def guesslang_pieces(count: int, length: int = 1_000) -> Subject:
+    """The same on pieces of real source files, which are as many as are asked for if there are."""
+    texts = source_files()
+    pieces = [text[start : start + length] for text in texts for start in range(0, len(text), length)]
+    inputs = {"inputs": np.array([piece.encode(errors="replace")[:length] for piece in pieces[:count]], f"S{length}")}
+    return replace(guesslang(), inputs=inputs, asked=f"{count:,} pieces of real source files")
 
 
 def dense() -> Subject:
