@@ -9,7 +9,6 @@ import pytest
 from tests import fake_bucket
 from tests.fake_bucket import BUCKET
 from tfslim_core import api, buckets
-from tfslim_core.api.running import without_secrets
 from tfslim_core.errors import TfslimError, TransformError, UsageError
 
 
@@ -103,19 +102,10 @@ def test_a_file_that_cannot_be_written_is_told(base, tmp_path):
         told(base, report_to=tmp_path / "file/reports")
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("cannot read https://me:hunter2@host/x: no", "cannot read https://…@host/x: no"),
-        ("GET https://h/o?X-Goog-Signature=hunter2&b=1 failed", "GET https://h/o?… failed"),
-        ("Authorization: Bearer hunter2 refused", "Authorization: … refused"),
-        ("password=hunter2, then api_key: 'hunter2'", "password=…, then api_key: '…'"),
-        ("two\n  lines of no secret", "two lines of no secret"),
-    ],
-)
-def test_what_could_be_a_secret_is_not_told(text, shown):
-    assert "hunter2" not in without_secrets(text)
-    assert without_secrets(text).replace("'", "") == shown.replace("'", "")
+def test_what_could_be_a_secret_is_not_told(base):
+    failed = told(base, state="FAILED", error="GET https://me:hunter2@h/o?sig=hunter2\n  failed: token=hunter2")
+    assert failed.error == "GET https://***@h/o?*** failed: token=***"
+    assert len(told(base, state="FAILED", error="long " * 1000).error) == 2000
 
 
 @pytest.fixture(scope="module")

@@ -19,15 +19,9 @@ from tfslim_core.api.publishing import versions
 from tfslim_core.buckets import address_of
 from tfslim_core.errors import ModelError, UsageError
 from tfslim_core.publishing import Version
+from tfslim_core.redaction import without_secrets
 
 _LONGEST = 2000  # characters of an error in a report
-# What could be a key: in a URL before its host or as a signature after it, or after a word that says so.
-_WORDS = "authorization|bearer|token|password|passwd|secret|api[_-]?key|access[_-]?key"
-_SECRETS = re.compile(
-    r"(?P<url>\b[a-z][a-z0-9+.-]*://)[^\s/@]+@|(?P<query>\b[a-z][a-z0-9+.-]*://[^\s?\"']+)\?[^\s\"']+"
-    rf"|(?P<word>\b(?:{_WORDS})\b[\"']?\s*[:= ]\s*[\"']?)(?:bearer\s+)?[^\s\"',;]+",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -163,7 +157,7 @@ def report_run(
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         state=state,
         task=task,
-        error=without_secrets(error),
+        error=_shortly(error),
         base=os.fspath(base),
         served={"version": found.number, "path": str(found.path)} if found else None,
         problem=problem,
@@ -186,16 +180,10 @@ def report_run(
     return report
 
 
-def without_secrets(text: str) -> str:
-    """A text as one line that is not too long, without what could be a key or a password."""
-    one_line = " ".join(text.split())
-
-    def hidden(found: re.Match[str]) -> str:
-        if found["query"]:
-            return f"{found['query']}?…"
-        return f"{found['url'] or found['word']}…{'@' if found['url'] else ''}"
-
-    return _SECRETS.sub(hidden, one_line)[:_LONGEST]
+def _shortly(error: str) -> str:
+    """An error as one line that is not too long, without what could be a secret."""
+    one_line = " ".join(error[: 10 * _LONGEST].split())
+    return without_secrets(one_line, queries=True)[:_LONGEST]
 
 
 def _copy(source: Path, target: Path) -> None:
