@@ -31,8 +31,8 @@ def test_candidates_are_what_was_asked_for():
         (["a"], {"encodings": ["int8", ""]}, "an encoding is empty"),
         (["a"], {"gates": ["top1>=1"]}, "no metric 'top1'"),
         (["a", "b"], {"gates": ["top1_agreement>=1@a"]}, "names the dataset 'a'"),
-        (["a"], {"keep": 1}, "keep is 1"),
-        (["a"], {"keep": -2}, "keep is -2"),
+        (["a"], {"keep": 1}, "keep 1: at least 2"),
+        (["a"], {"keep": -2}, "keep -2: at least 2"),
     ],
 )
 def test_what_does_not_go_together_is_told_before_anything_runs(data, asked, says):

@@ -19,6 +19,7 @@ from tfslim_core.api.publishing import versions
 from tfslim_core.buckets import address_of
 from tfslim_core.errors import ModelError, UsageError
 from tfslim_core.publishing import Version
+from tfslim_core.publishing.versions import check_keep
 from tfslim_core.redaction import without_secrets
 
 _LONGEST = 2000  # characters of an error in a report
@@ -73,7 +74,7 @@ def candidates(
     from tfslim_core import gate
     from tfslim_core.encodings import named
 
-    names = [os.path.basename(uri.rstrip("/")).split(".")[0] for uri in data]
+    names = [dataset_name(uri) for uri in data]
     if not all(uri.strip() for uri in data) or not data:
         raise UsageError("data names no dataset; give the URI of at least one")
     for at, name in enumerate(names):
@@ -100,9 +101,13 @@ def candidates(
                 f"gate {expression!r} names the dataset {place!r}, and each of {len(data)} datasets is validated by "
                 "itself; leave the name out"
             )
-    if keep < 0 or keep == 1:
-        raise UsageError(f"keep is {keep}; give 0 to keep all versions, or 2 or more so that one can be rolled back to")
+    check_keep(keep)
     return asked or [""]
+
+
+def dataset_name(uri: str) -> str:
+    """What a dataset is called in a pipeline: the name of its file or directory, up to the first dot."""
+    return os.path.basename(uri.rstrip("/")).split(".")[0] or "data"
 
 
 def served(base: Location) -> Version | None:
