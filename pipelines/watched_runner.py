@@ -21,13 +21,13 @@ from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_st
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
-from unittest import mock
 
 from kfp.compiler import pipeline_spec_builder
 from kfp.local import graph_utils, logging_utils, status, subprocess_task_handler
 from kfp.local.orchestrator import task_executor
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from pipelines.replacing import replaced
 from pipelines.steps import Step
 
 _ITEM = "-loop-item"
@@ -61,14 +61,17 @@ class Watch:
         out = _Output(self)
         root.handlers[:] = [logging.StreamHandler(out)]
         root.setLevel(logging.INFO)
-        self._execute = task_executor.execute_single_task
         try:
             with (
-                mock.patch.object(task_executor, "execute_single_task", self._watched),
-                mock.patch.object(subprocess_task_handler, "run_local_subprocess", self._process),
-                # Both change what is common to all threads, and put back what another has put there.
-                mock.patch.object(logging_utils, "indented_print", nullcontext),
-                mock.patch.object(logging_utils, "local_logger_context", nullcontext),
+                replaced(
+                    [
+                        (task_executor, "execute_single_task", self._watched),
+                        (subprocess_task_handler, "run_local_subprocess", self._process),
+                        # Both change what is common to all threads, and put back what another has put there.
+                        (logging_utils, "indented_print", nullcontext),
+                        (logging_utils, "local_logger_context", nullcontext),
+                    ]
+                ) as (self._execute, *_),
                 redirect_stdout(out),
                 redirect_stderr(out),
                 self._stopping(),

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from kfp import compiler, dsl
 from kfp.local import config
+from kfp.local.orchestrator import task_executor
 
 from pipelines.local_run import run_locally
 from tfslim_core.errors import UsageError
@@ -174,6 +175,14 @@ def test_a_task_without_a_result_failed_whatever_the_runner_says(tmp_path, monke
     run = run_locally(gated, {"word": "go"}, tmp_path / "run")
     assert run.failed.name == "say"
     assert run.failed.reason == "the task ended without a result; its container or process died"
+
+
+def test_another_version_of_kfp_without_what_is_replaced_is_told(tmp_path, monkeypatch):
+    monkeypatch.delattr("kfp.local.subprocess_task_handler.run_local_subprocess")
+    before = task_executor.execute_single_task
+    with pytest.raises(UsageError, match=r"has no kfp\.local\.subprocess_task_handler\.run_local_subprocess.*install"):
+        run_locally(gated, {"word": "go"}, tmp_path / "run")
+    assert task_executor.execute_single_task is before
 
 
 SLEEPER = """
