@@ -30,7 +30,7 @@ class RunReport:
     """How a run of a pipeline ended. run: its id. state: as Kubeflow names it. task: the one that the state is of.
 
     error: why it failed, one line without what could be a secret; empty where it did not. served: what is served below
-    the base now, None where nothing is. published: whether that is known. problem: why it is not.
+    the base now, None where nothing is. problem: why that is not known.
     """
 
     run: str
