@@ -1,4 +1,6 @@
 import json
+import re
+from dataclasses import replace
 
 from google.protobuf import json_format
 from kfp import dsl
@@ -28,6 +30,16 @@ def test_without_the_cache_no_task_takes_an_old_result():
 def test_the_digest_is_of_what_runs():
     one, two = prepare("slim", slim, VALUES), prepare("slim", slim, {"model": "gs://m/other"})
     assert one.digest == prepare("slim", slim, VALUES).digest != two.digest
+
+
+def test_the_digest_is_not_of_names_that_the_compiler_gives():
+    """It numbers components and executors of one name in another order in each process."""
+    job = prepare("slim", slim, VALUES)
+    text = json.dumps(job.spec)
+    renamed = json.loads(re.sub(r'"(comp|exec)-([\w-]+)"', r'"\1-other-\2"', text))
+    assert replace(job, spec=renamed).digest == job.digest
+    other = json.loads(text.replace("api.freeze", "api.thaw"))
+    assert replace(job, spec=other).digest != job.digest
 
 
 def test_secrets_are_hidden():
