@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -25,6 +27,7 @@ def test_candidates_are_what_was_asked_for():
     [
         ([], {}, "data names no dataset"),
         (["a", " "], {}, "data names no dataset"),
+        ([1.0], {}, "data names no dataset"),
         (["x/part.jsonl", "gs://b/part.npz"], {}, "two datasets are called 'part': x/part.jsonl and gs://b/part.npz"),
         (["a"], {"encodings": ["int8"], "encoding": "int4"}, "name all in encodings"),
         (["a"], {"budget": ["top1_agreement>=1"], "encodings": ["int8"]}, "leave out int8"),
@@ -147,3 +150,11 @@ def test_a_run_is_told_where_the_bucket_cannot_be_asked(bucket, tmp_path):
     assert found.served is None
     assert "served now below gs://there-is-no-such-bucket/base: not known (" in found.line
     assert json.loads((tmp_path / "r1.json").read_text())["problem"].startswith("not known (")
+
+
+def test_a_look_at_what_is_asked_for_needs_no_tensorflow():
+    code = (
+        "import sys; from tfslim_core import api; api.candidates(['d'], gates=['top1_agreement>=0.9']); "
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

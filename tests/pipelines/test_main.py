@@ -21,7 +21,7 @@ from pipelines.__main__ import app
 from tfslim_core.saved_model.server_loader import ServedModel
 
 ROOT = Path(__file__).parents[2]
-REQUIRED = ("--arg", "model=m", "--arg", "data=d", "--arg", "base=b")
+REQUIRED = ("--arg", "model=m", "--arg", "data=/", "--arg", "base=b")
 PASSES, FAILS = "size_ratio<=0.5", "size_ratio<=0.001"
 
 
@@ -259,7 +259,11 @@ def test_a_file_is_replaced_only_when_told(tmp_path):
         (["run", "--runner", "podman", *REQUIRED], "--runner podman: give subprocess or docker"),
         (["compile", "--trainer", "x.yaml"], "--trainer is of retrain_and_slim; slim trains nothing"),
         (["compile", "--out", "slim.txt"], "--out slim.txt: a compiled pipeline is a .yaml file"),
+        (["run", "--arg", "model=m", "--arg", "data=d", "--arg", "base=b"], "/d: no such file or directory"),
+        (["run", *REQUIRED, "--arg", "report_to=/dev/null/x"], "argument 'report_to': /dev/null/x: /dev/null is no"),
+        (["compile", "--arg", "base=b"], "argument 'base': 'b' is relative to a directory of this machine"),
         (["submit", "--pipeline", "slim", "--arg", "a=b"], "no argument 'a'"),
+        (["submit", *REQUIRED, "--dry-run"], "argument 'model': 'm' is relative to a directory of this machine"),
         (["schedule"], "give one of --cron, --list, --pause, --resume, --delete"),
     ],
 )

@@ -77,11 +77,10 @@ def candidates(
             for does not go together.
     """
     from tfslim_core import gate
-    from tfslim_core.encodings import named
 
-    names = [os.path.basename(uri.rstrip("/")).split(".")[0] for uri in data]
-    if not all(uri.strip() for uri in data) or not data:
+    if not data or not all(isinstance(uri, str) and uri.strip() for uri in data):
         raise UsageError("data names no dataset; give the URI of at least one")
+    names = [os.path.basename(uri.rstrip("/")).split(".")[0] for uri in data]
     for at, name in enumerate(names):
         if name in names[:at]:
             raise UsageError(
@@ -95,10 +94,13 @@ def candidates(
         raise UsageError(f"a budget chooses the encodings itself; leave out {', '.join(asked)}")
     if twice := [one for at, one in enumerate(asked) if one in asked[:at]]:
         raise UsageError(f"encoding {twice[0]!r} is named twice")
-    for one in asked:
-        if not one.strip():
-            raise UsageError("an encoding is empty; name it, such as int8")
-        named(one)
+    if not all(one.strip() for one in asked):
+        raise UsageError("an encoding is empty; name it, such as int8")
+    if asked:
+        from tfslim_core.encodings import named  # and with it TensorFlow, for which nobody waits who named none
+
+        for one in asked:
+            named(one)
     for expression in [*budget, *gates]:
         place = gate.parse(expression).dataset
         if place is not None and len(data) > 1:
