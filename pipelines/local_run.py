@@ -67,8 +67,7 @@ class LocalRun:
 
     def metadata(self, name: str, artifact: str) -> dict[str, Any]:
         """What the step noted on an artifact that it made; empty where it did not run."""
-        made = wrote(self.step(name)).get("artifacts", {}).get(artifact, {}).get("artifacts", [{}])
-        return dict(made[0].get("metadata", {}))
+        return noted(self.step(name), artifact)
 
 
 def wrote(step: Step | None) -> dict[str, Any]:
@@ -76,6 +75,12 @@ def wrote(step: Step | None) -> dict[str, Any]:
     path = step.folder / "executor_output.json" if step else Path()
     found: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
     return found
+
+
+def noted(step: Step | None, artifact: str) -> dict[str, Any]:
+    """What a step noted on an artifact that it made; nothing where there is none."""
+    made = wrote(step).get("artifacts", {}).get(artifact, {}).get("artifacts", [{}])
+    return dict(made[0].get("metadata", {}))
 
 
 def run_locally(

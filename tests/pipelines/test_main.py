@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -153,6 +154,16 @@ def test_one_verdict_has_all_the_datasets_of_its_candidate(failed):
     assert f"report: {verdict.with_name('report.html')}" in out
     page = verdict.with_name("report.html").read_text()
     assert all(name in page for name in ("more", "numbers"))
+
+
+def test_the_table_is_of_the_candidate_that_was_chosen(failed):
+    (_, out, _), folder, _ = failed
+    (page,) = folder.glob("run/*/choose/verdict/report.md")
+
+    def nodes(text):
+        return re.findall(r"\d+", next(line for line in text.splitlines() if "Graph nodes" in line))[:2]
+
+    assert nodes(out) == nodes(page.read_text())
 
 
 def test_the_exit_task_says_what_is_served(failed, base):
