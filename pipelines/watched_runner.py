@@ -28,6 +28,7 @@ from kfp.local import graph_utils, logging_utils, status, subprocess_task_handle
 from kfp.local.orchestrator import task_executor
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from pipelines.guard import Guard
 from pipelines.steps import Step
 
 _ITEM = "-loop-item"
@@ -37,10 +38,18 @@ _PATIENCE = 5.0  # seconds that a task has to end when it is told to
 
 
 class Watch:
-    """What goes on in a run. told: called with a step when it begins, says something or ends, from any thread."""
+    """What goes on in a run. told: called with a step when it begins, says something or ends, from any thread.
+
+    guard: hears of each process.
+    """
 
     def __init__(
-        self, spec: pipeline_spec_pb2.PipelineSpec, work: Path, log: IO[str], told: Callable[[Step], None]
+        self,
+        spec: pipeline_spec_pb2.PipelineSpec,
+        work: Path,
+        log: IO[str],
+        told: Callable[[Step], None],
+        guard: Guard,
     ) -> None:
         self.steps: list[Step] = []
         self._spec = spec
@@ -50,6 +59,7 @@ class Watch:
         self._lock = threading.RLock()
         self._mine = threading.local()
         self._processes: set[subprocess.Popen[str]] = set()
+        self._guard = guard
         self._stopped = False
         self._inside = dict(_leaves(spec))
 
@@ -169,6 +179,7 @@ class Watch:
                 start_new_session=True,
             )
             self._processes.add(process)
+            self._guard.begins(process.pid)
         try:
             with process:
                 assert process.stdout is not None
@@ -179,6 +190,7 @@ class Watch:
             _signal_group(process, signal.SIGKILL)  # what it left behind
             with self._lock:
                 self._processes.discard(process)
+                self._guard.ended(process.pid)
 
     @contextmanager
     def _stopping(self) -> Iterator[None]:
