@@ -13,7 +13,7 @@ _ENDED = "tfslim: "
 # What TensorFlow tells of itself whatever it is asked to be silent about, and kfp once a task has ended.
 _CHATTER = re.compile(
     r"I\d{4} \d\d:\d\d|WARNING: All log messages before absl|To enable the following instructions: |"
-    r"Task .*'.*'.* finished with status |-{20,}$"
+    r"Executing task |Task .*'.*'.* finished with status |-{20,}$"
 )
 _TAIL = 15
 

@@ -142,6 +142,9 @@ class Watch:
                 self._line("tfslim: the task ended without a result; its container or process died")
                 outputs, ended = {}, status.Status.FAILURE
             return outputs, ended
+        except RuntimeError as error:  # a task of a kind that the runner does not run
+            self._line(f"tfslim: {error}")
+            raise
         finally:
             self._mine.step = None
             with self._lock:

@@ -275,6 +275,23 @@ def test_a_step_that_fails_is_named_with_its_log(tmp_path, how, last):
     assert "break-down" in run.error
 
 
+@dsl.container_component
+def contained():
+    return dsl.ContainerSpec(image="image", command=["true"])
+
+
+@dsl.pipeline(name="containers")
+def of_a_container():
+    contained()
+
+
+def test_a_task_that_the_runner_cannot_run_says_so(tmp_path):
+    run = run_locally(of_a_container, {}, tmp_path / "run")
+    assert run.failed.name == "contained"
+    assert "only supports running Lightweight Python Components" in run.failed.reason
+    assert run.failed.said == [f"tfslim: {run.failed.reason}"]
+
+
 def test_steps_are_told_as_they_go(tmp_path):
     told = []
     run_locally(gated, {"word": "stay"}, tmp_path / "run", lambda step: told.append((step.says, step.failed)))
