@@ -11,8 +11,9 @@ import pytest
 from tests import fake_bucket
 from tests.fake_bucket import BUCKET
 from tfslim_core import api, buckets
-from tfslim_core.api.running import without_secrets
 from tfslim_core.errors import TfslimError, TransformError, UsageError
+from tfslim_core.redacting import without_secrets
+from tfslim_core.validation import runners
 
 
 def test_candidates_are_what_was_asked_for():
@@ -110,6 +111,7 @@ def test_a_file_that_cannot_be_written_is_told(base, tmp_path):
     ("text", "shown"),
     [
         ("cannot read https://me:hunter2@host/x: no", "cannot read https://…@host/x: no"),
+        ("GET https://me:hunter2@h/o?sig=hunter2 failed", "GET https://…@h/o?… failed"),
         ("GET https://h/o?X-Goog-Signature=hunter2&b=1 failed", "GET https://h/o?… failed"),
         ("Authorization: Bearer hunter2 refused", "Authorization: … refused"),
         ("password=hunter2, then api_key: 'hunter2'", "password=…, then api_key: '…'"),
@@ -158,3 +160,21 @@ def test_a_look_at_what_is_asked_for_needs_no_tensorflow():
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda address: api.freeze(address, "out"),
+        lambda address: runners.check_reachable(runners.options_of([]), {"--data d": address}),
+        lambda address: api.versions(address),
+    ],
+)
+def test_an_address_that_is_refused_is_told_without_its_key(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TfslimError) as caught:
+        call("https://me:hunter2@host/model?sig=hunter2")
+    assert "https://…@host/model?…" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    told = api.report_run(run="r", state="SUCCEEDED", task="", error="", base="https://me:hunter2@host/b").line
+    assert "hunter2" not in told

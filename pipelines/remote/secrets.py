@@ -9,9 +9,11 @@ from typing import Any
 from tfslim_core.errors import UsageError
 
 HIDDEN = "***"
-_SECRET_NAME = r"[\w.-]*(?:password|passwd|secret|token|credential|api[_-]?key|signature|access[_-]?key)[\w.-]*"
+_WORDS = "password|passwd|secret|token|credential|api[_-]?key|access[_-]?key"
+_SECRET_NAME = rf"[\w.-]*(?:{_WORDS})[\w.-]*"
 _USER = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-_PAIR = re.compile(rf"(?i)\b({_SECRET_NAME})(\s*[=:]\s*)([^\s&,;]+)")
+# In an address a signature is a key; as an argument it is one of a model's.
+_PAIR = re.compile(rf"(?i)\b([\w.-]*(?:{_WORDS}|signature)[\w.-]*|sig)(\s*[=:]\s*)([^\s&,;]+)")
 
 
 def header_value(value: str, source: str) -> str:

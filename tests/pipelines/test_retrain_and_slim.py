@@ -241,7 +241,7 @@ def test_a_trainer_by_its_address(tmp_path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         at = f"http://127.0.0.1:{server.server_port}"
         assert loaded(f"{at}/mine.yaml").name == "mine"
-        with pytest.raises(TfslimError, match=r"--trainer http://[^?]*/nothing.yaml: HTTP 404$"):
+        with pytest.raises(TfslimError, match=r"--trainer http://[^?]*/nothing.yaml\?…: HTTP 404$"):
             loaded(f"{at}/nothing.yaml?key=hunter2")
         server.shutdown()
     with pytest.raises(TfslimError, match="ConnectionError") as caught:

@@ -19,15 +19,7 @@ from tfslim_core.api.publishing import versions
 from tfslim_core.buckets import address_of
 from tfslim_core.errors import ModelError, UsageError
 from tfslim_core.publishing import Version
-
-_LONGEST = 2000  # characters of an error in a report
-# What could be a key: in a URL before its host or as a signature after it, or after a word that says so.
-_WORDS = "authorization|bearer|token|password|passwd|secret|api[_-]?key|access[_-]?key"
-_SECRETS = re.compile(
-    r"(?P<url>\b[a-z][a-z0-9+.-]*://)[^\s/@]+@|(?P<query>\b[a-z][a-z0-9+.-]*://[^\s?\"']+)\?[^\s\"']+"
-    rf"|(?P<word>\b(?:{_WORDS})\b[\"']?\s*[:= ]\s*[\"']?)(?:bearer\s+)?[^\s\"',;]+",
-    re.IGNORECASE,
-)
+from tfslim_core.redacting import without_secrets
 
 
 @dataclass(frozen=True)
@@ -166,7 +158,7 @@ def report_run(
         state=state,
         task=task,
         error=without_secrets(error),
-        base=os.fspath(base),
+        base=without_secrets(os.fspath(base)),
         served={"version": found.number, "path": str(found.path)} if found else None,
         problem=problem,
     )
@@ -186,18 +178,6 @@ def report_run(
         if address is not None:
             buckets.upload(place, address / name, overwrite=True)
     return report
-
-
-def without_secrets(text: str) -> str:
-    """A text as one line that is not too long, without what could be a key or a password."""
-    one_line = " ".join(text.split())
-
-    def hidden(found: re.Match[str]) -> str:
-        if found["query"]:
-            return f"{found['query']}?…"
-        return f"{found['url'] or found['word']}…{'@' if found['url'] else ''}"
-
-    return _SECRETS.sub(hidden, one_line)[:_LONGEST]
 
 
 def _copy(source: Path, target: Path) -> None:
