@@ -6,7 +6,7 @@ import glob
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from tfslim_core.errors import UsageError, nearest
 PATHS = ("model", "data", "training_data", "base", "report_to")
 _READ = ("data", "training_data")
 _WRITTEN = ("base", "report_to")
+# What slim_many is told of each model.
+_MODEL = {"model", "data", "base"}
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "Integer": (int,),
     "Float": (int, float),
@@ -76,10 +78,24 @@ def parse(given: Iterable[str], known: Mapping[str, Parameter], *, complete: boo
             raise UsageError(f"argument {name!r} is given twice")
         else:
             values[name] = _typed(name, known[name].kind, value)
+    _check_models(values.get("models", ()))
     missing = [one.name for one in known.values() if one.required and values.get(one.name) in (None, "", [])]
     if complete and missing:
         raise UsageError(f"missing: {' '.join(f'--arg {name}=…' for name in missing)}")
     return values
+
+
+def _check_models(models: Sequence[Mapping[str, Any]]) -> None:
+    """Look at the models of slim_many, of whose parts KFP knows neither names nor types."""
+    for at, one in enumerate(models):
+        wanted = 'each is {"model": TEXT, "data": [TEXT, …], "base": TEXT}'
+        if one.keys() != _MODEL:
+            raise UsageError(f"argument 'models': item {at} has {', '.join(one) or 'nothing'}; {wanted}")
+        texts = [one["model"], one["base"], *(one["data"] if isinstance(one["data"], list) else [None])]
+        if not one["data"] or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise UsageError(f"argument 'models': item {at} is {json.dumps(one, ensure_ascii=False)}; {wanted}")
+        if os.path.abspath(one["base"]) in [os.path.abspath(other["base"]) for other in models[:at]]:
+            raise UsageError(f"argument 'models': two have the base {one['base']}; give each its own")
 
 
 def _items(parameter: Parameter, text: str) -> list[Any]:

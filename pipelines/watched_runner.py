@@ -269,16 +269,21 @@ def _items(store: Any) -> tuple[str, ...]:
     while store is not None:
         given: Mapping[str, Any] = store._parent_input_data
         for key, item in given.items():
-            if key.endswith(_ITEM) and len(_over(store, key)) > 1:
-                found.insert(0, _short(item))
+            items = [_short(one) for one in _over(store, key)] if key.endswith(_ITEM) else []
+            if len(items) > 1:
+                found.insert(0, _short(item) if items.count(_short(item)) == 1 else _whole(item))
         store = store._parent
     return tuple(found)
 
 
 def _short(item: Any) -> str:
     """The last name of a path or an address, of a mapping of that in its base; anything else as it is."""
-    text = str(item.get("base", item) if isinstance(item, dict) else item)
+    text = _whole(item)
     return text.rstrip("/").rpartition("/")[2] if text.startswith("/") or "://" in text else text
+
+
+def _whole(item: Any) -> str:
+    return str(item.get("base", item) if isinstance(item, dict) else item)
 
 
 def _over(store: Any, key: str) -> Sequence[Any]:

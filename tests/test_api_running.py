@@ -29,6 +29,7 @@ def test_candidates_are_what_was_asked_for():
         ([], {}, "data names no dataset"),
         (["a", " "], {}, "data names no dataset"),
         ([1.0], {}, "data names no dataset"),
+        ("gs://b/d", {}, "data names no dataset"),
         (["x/part.jsonl", "gs://b/part.npz"], {}, "two datasets are called 'part': x/part.jsonl and gs://b/part.npz"),
         (["a"], {"encodings": ["int8"], "encoding": "int4"}, "name all in encodings"),
         (["a"], {"budget": ["top1_agreement>=1"], "encodings": ["int8"]}, "leave out int8"),

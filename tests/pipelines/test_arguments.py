@@ -1,13 +1,14 @@
 """Arguments of a pipeline as people write them."""
 # ruff: noqa: B006  # kfp reads the defaults
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 from kfp import dsl
 
-from pipelines.arguments import absolute, check_elsewhere, check_here, parameters, parse
+from pipelines.arguments import Parameter, absolute, check_elsewhere, check_here, parameters, parse
 from tfslim_core.errors import UsageError
 
 
@@ -87,6 +88,23 @@ def test_items_that_are_objects_are_json():
     }
     with pytest.raises(UsageError, match="'objects' takes a JSON object"):
         parse(['objects={"model"'], KNOWN, complete=False)
+
+
+@pytest.mark.parametrize(
+    ("models", "says"),
+    [
+        ([{"model": "m", "data": ["d"]}], "item 0 has model, data; each is"),
+        ([{}], "item 0 has nothing"),
+        ([{"model": "m", "data": "d", "base": "b"}], 'item 0 is {"model": "m", "data": "d", "base": "b"}; each is'),
+        ([{"model": "m", "data": [], "base": "b"}], "item 0 is"),
+        ([{"model": "m", "data": ["d"], "base": 1}], "item 0 is"),
+        ([{"model": one, "data": ["d"], "base": "b"} for one in "mn"], "two have the base b; give each its own"),
+    ],
+)
+def test_models_have_what_slim_asks_for(models, says):
+    known = {"models": Parameter("models", "List", required=True, items="Dict")}
+    with pytest.raises(UsageError, match=re.escape(says)):
+        parse([f"models={json.dumps(models)}"], known, complete=True)
 
 
 def test_paths_are_found_from_everywhere_and_addresses_stay():

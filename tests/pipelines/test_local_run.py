@@ -117,6 +117,19 @@ def handled(words: list[str], base: str):
         inner(words=words)
 
 
+@dsl.pipeline(name="several")
+def several(models: list[dict]):
+    with dsl.ParallelFor(models) as one:
+        say(word=one.base)
+
+
+def test_turns_of_a_loop_whose_items_end_alike_are_told_apart(tmp_path):
+    for bases, titles in [(["/a/x", "/a/y"], ["x", "y"]), (["/a/serving", "/b/serving"], ["/a/serving", "/b/serving"])]:
+        models = [{"model": "m", "base": base} for base in bases]
+        run = run_locally(several, {"models": models}, tmp_path / titles[0].strip("/"))
+        assert sorted(step.title for step in run.all("say")) == [f"say {title}" for title in titles]
+
+
 def told(run):
     return json.loads(run.returned("bye"))
 

@@ -70,7 +70,7 @@ def candidates(
     """
     from tfslim_core import gate
 
-    if not data or not all(isinstance(uri, str) and uri.strip() for uri in data):
+    if not data or isinstance(data, str) or not all(isinstance(uri, str) and uri.strip() for uri in data):
         raise UsageError("data names no dataset; give the URI of at least one")
     names = [os.path.basename(uri.rstrip("/")).split(".")[0] for uri in data]
     for at, name in enumerate(names):
