@@ -1,7 +1,8 @@
 """Train, slim, compare with the float model and with what is served, and publish what passes both.
 
 The trainer is any KFP component that takes `data`, a Dataset, and makes `model`, a Model that is a SavedModel; other
-inputs need defaults. `label` and `seed` are handed to one that has inputs of these names.
+inputs need defaults. `label` and `seed` are handed to one that has inputs of these names. A pipeline of several tasks
+will do as well; it says itself what each of them needs.
 """
 # ruff: noqa: B006  # a default that a pipeline shows; nothing changes the lists
 
@@ -21,6 +22,8 @@ from tfslim_core.errors import UsageError
 
 # Two trainings answer alike on the whole, not one by one: what counts is how often each is right.
 SERVED_GATES = ["nan_mismatches<=0", "label_accuracy_drop<=0.02"]
+# What a trainer is handed where it takes it, and KFP's names of their types.
+_HANDED = {"seed": "Integer", "label": "String"}
 
 
 def retraining(trainer: base_component.BaseComponent = train) -> base_component.BaseComponent:
@@ -65,7 +68,10 @@ def retraining(trainer: base_component.BaseComponent = train) -> base_component.
         examples = dsl.importer(artifact_uri=training_data, artifact_class=dsl.Dataset, reimport=True)
         examples.set_caching_options(False).set_display_name("the training data")
         trained = trainer(data=examples.output, **{name: given[name] for name in extra}).after(asked)
-        with_needs(trained, TRAINING, "train")
+        if trainer.component_spec.implementation.graph is None:
+            with_needs(trained, TRAINING, "train")
+        else:
+            trained.set_display_name("train").set_caching_options(False)
         found = task_of(
             candidates,
             given,
@@ -166,9 +172,16 @@ def _extra_inputs(trainer: base_component.BaseComponent) -> list[str]:
     """Which of a pipeline's parameters a trainer takes beside its data."""
     spec = trainer.component_spec
     inputs, outputs = spec.inputs or {}, spec.outputs or {}
-    known = [name for name in ("seed", "label") if name in inputs]
-    if "data" not in inputs or not inputs["data"].type.startswith("system."):
-        raise UsageError(f"the trainer {trainer.name!r} takes no artifact called data; a trainer has to")
+    known = [name for name in _HANDED if name in inputs]
+    if "data" not in inputs or not inputs["data"].type.startswith(("system.Dataset", "system.Artifact")):
+        raise UsageError(f"the trainer {trainer.name!r} takes no Dataset called data; a trainer has to")
+    if inputs["data"].is_artifact_list:
+        raise UsageError(f"the trainer {trainer.name!r} takes a list as data; a trainer has to take one Dataset")
+    for name in known:
+        if inputs[name].type != _HANDED[name]:
+            raise UsageError(
+                f"the trainer {trainer.name!r} takes {name} as {inputs[name].type}; it is handed one as {_HANDED[name]}"
+            )
     if "model" not in outputs or not outputs["model"].type.startswith("system.Model"):
         raise UsageError(f"the trainer {trainer.name!r} makes no Model called model; a trainer has to")
     needed = [name for name, one in inputs.items() if not one.optional and name not in ("data", *known)]

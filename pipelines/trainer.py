@@ -11,7 +11,7 @@ from kfp import components
 from kfp.dsl import base_component
 
 from tfslim_core.errors import DataError, UsageError
-from tfslim_core.redaction import without_secrets
+from tfslim_core.redacting import without_secrets
 
 
 def loaded(place: str) -> base_component.BaseComponent:
@@ -20,7 +20,6 @@ def loaded(place: str) -> base_component.BaseComponent:
     Raises:
         UsageError: there is none, or it cannot be fetched. DataError: it is no component.
     """
-    shown = without_secrets(place, queries=True)
     try:
         if re.match("https?://", place):
             return components.load_component_from_url(place)
@@ -29,8 +28,8 @@ def loaded(place: str) -> base_component.BaseComponent:
         response = getattr(error, "response", None)
         why = f"HTTP {response.status_code}" if isinstance(response, requests.Response) else error.strerror or error
         raise UsageError(
-            f"--trainer {shown}: {why if not isinstance(why, Exception) else type(why).__name__}"
+            f"--trainer {without_secrets(place)}: {why if not isinstance(why, Exception) else type(why).__name__}"
         ) from None
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, yaml.YAMLError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"--trainer {shown}: not a component that kfp can load: {first}") from None
+        raise DataError(f"--trainer {without_secrets(place)}: not a component that kfp can load: {first}") from None

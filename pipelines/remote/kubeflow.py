@@ -25,9 +25,8 @@ from pipelines.remote.job import Job
 from pipelines.remote.kubeflow_access import checked, configuration
 from pipelines.remote.retrying import again, make_once
 from pipelines.remote.runs import Plan, RemoteRun, RemoteStep, Schedule, State, steps
-from pipelines.remote.secrets import header_value, redacted
+from pipelines.remote.secrets import HIDDEN, header_value, redacted
 from tfslim_core.errors import UsageError
-from tfslim_core.redaction import HIDDEN
 
 T = TypeVar("T")
 TIMEOUT = (10, 60)  # seconds to connect, and to answer

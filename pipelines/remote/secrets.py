@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tfslim_core import redacting
 from tfslim_core.errors import UsageError
-from tfslim_core.redaction import HIDDEN, names_a_secret, without_secrets
+
+HIDDEN = "***"
 
 
 def header_value(value: str, source: str) -> str:
@@ -31,4 +33,4 @@ def redacted(value: Any, name: str = "") -> Any:
         return [redacted(inner, name) for inner in value]
     if not isinstance(value, str):
         return value
-    return HIDDEN if value and names_a_secret(name) else without_secrets(value)
+    return HIDDEN if value and redacting.names_a_secret(name) else redacting.redacted(value, HIDDEN)

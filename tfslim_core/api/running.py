@@ -20,9 +20,7 @@ from tfslim_core.buckets import address_of
 from tfslim_core.errors import ModelError, UsageError
 from tfslim_core.publishing import Version
 from tfslim_core.publishing.versions import check_keep
-from tfslim_core.redaction import without_secrets
-
-_LONGEST = 2000  # characters of an error in a report
+from tfslim_core.redacting import without_secrets
 
 
 @dataclass(frozen=True)
@@ -72,11 +70,10 @@ def candidates(
             for does not go together.
     """
     from tfslim_core import gate
-    from tfslim_core.encodings import named
 
-    names = [dataset_name(uri) for uri in data]
-    if not all(uri.strip() for uri in data) or not data:
+    if not data or isinstance(data, str) or not all(isinstance(uri, str) and uri.strip() for uri in data):
         raise UsageError("data names no dataset; give the URI of at least one")
+    names = [dataset_name(uri) for uri in data]
     for at, name in enumerate(names):
         if name in names[:at]:
             raise UsageError(
@@ -90,10 +87,13 @@ def candidates(
         raise UsageError(f"a budget chooses the encodings itself; leave out {', '.join(asked)}")
     if twice := [one for at, one in enumerate(asked) if one in asked[:at]]:
         raise UsageError(f"encoding {twice[0]!r} is named twice")
-    for one in asked:
-        if not one.strip():
-            raise UsageError("an encoding is empty; name it, such as int8")
-        named(one)
+    if not all(one.strip() for one in asked):
+        raise UsageError("an encoding is empty; name it, such as int8")
+    if asked:
+        from tfslim_core.encodings import named  # and with it TensorFlow, for which nobody waits who named none
+
+        for one in asked:
+            named(one)
     for expression in [*budget, *gates]:
         place = gate.parse(expression).dataset
         if place is not None and len(data) > 1:
@@ -162,8 +162,8 @@ def report_run(
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         state=state,
         task=task,
-        error=_shortly(error),
-        base=os.fspath(base),
+        error=without_secrets(error),
+        base=without_secrets(os.fspath(base)),
         served={"version": found.number, "path": str(found.path)} if found else None,
         problem=problem,
     )
@@ -183,12 +183,6 @@ def report_run(
         if address is not None:
             buckets.upload(place, address / name, overwrite=True)
     return report
-
-
-def _shortly(error: str) -> str:
-    """An error as one line that is not too long, without what could be a secret."""
-    one_line = " ".join(error[: 10 * _LONGEST].split())
-    return without_secrets(one_line, queries=True)[:_LONGEST]
 
 
 def _copy(source: Path, target: Path) -> None:

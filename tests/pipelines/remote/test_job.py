@@ -47,11 +47,14 @@ def test_secrets_are_hidden():
         "model": "https://me:hunter2@host/model?X-Goog-Signature=abc&x=1",
         "beam_options": ["--password=hunter2", "--runner=FlinkRunner", "--api-key: hunter2"],
         "access_token": "hunter2",
+        "data": ["https://account.example.com/d?sv=1&sig=hunter2"],
+        "signature": "serving_default",
         "batch_size": 32,
     }
     shown = redacted(given)
     assert "hunter2" not in json.dumps(shown)
     assert "abc" not in shown["model"]
+    assert shown["signature"] == "serving_default"
     assert shown["beam_options"][1] == "--runner=FlinkRunner"
     assert (shown["model"][:8], shown["model"][-4:], shown["batch_size"]) == ("https://", "&x=1", 32)
 
