@@ -20,12 +20,12 @@ FROM ${PYTHON_IMAGE} AS packages
 RUN apt-get update && apt-get install --yes --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
-COPY requirements-build.lock requirements-image.lock ./
+COPY components/image/build.lock components/image/packages.lock ./
 RUN --mount=type=secret,id=ca --mount=type=secret,id=pip,target=/etc/pip.conf \
     if [ -f /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi \
     && python3 -m venv /opt/build \
-    && /opt/build/bin/pip install --require-hashes --requirement requirements-build.lock \
-    && /opt/build/bin/pip wheel --no-build-isolation --require-hashes --requirement requirements-image.lock --wheel-dir /wheels \
+    && /opt/build/bin/pip install --require-hashes --requirement build.lock \
+    && /opt/build/bin/pip wheel --no-build-isolation --require-hashes --requirement packages.lock --wheel-dir /wheels \
     && python3 -m venv --without-pip /opt/tfslim \
     && /opt/build/bin/pip --python /opt/tfslim/bin/python install --no-compile --no-index --no-deps /wheels/*.whl \
     && rm -rf /wheels

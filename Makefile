@@ -68,9 +68,9 @@ image: $(READY) ## the container image, with Docker, Podman or Buildah (docs/ima
 
 lock: ## resolve the lock files anew (needs uv)
 	$(LOCKED) --extra pipelines --extra dev pyproject.toml --output-file requirements.lock
-	$(LOCKED) --extra pipelines --extra image --constraint requirements.lock pyproject.toml --output-file requirements-image.lock
-	printf 'hatchling\npip\nsetuptools\nwheel\n' | $(LOCKED) --constraint requirements.lock --constraint requirements-image.lock \
-	  - --output-file requirements-build.lock
+	$(LOCKED) --extra pipelines --extra image --constraint requirements.lock pyproject.toml --output-file components/image/packages.lock
+	printf 'hatchling\npip\nsetuptools\nwheel\n' | $(LOCKED) --constraint requirements.lock --constraint components/image/packages.lock \
+	  - --output-file components/image/build.lock
 
 clean: ## what was made here
 	rm -rf $(VENV) .cache build

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.digits import digits
+from benchmarks.examples_file import examples_file
 from benchmarks.frozen import exported_keras
 from benchmarks.models import dense_inputs, made, text_examples
 from benchmarks.places import OUT
-from benchmarks.subjects import Subject, basic_pitch, guesslang, tones
+from benchmarks.subjects import Feeds, Subject, basic_pitch, guesslang, tones
 from tfslim_core.saved_model.served_signatures import read_signatures
 
 _WORDS = 100_000  # x 300 float32: 120 MB
@@ -39,7 +39,7 @@ def _text() -> Case:
         inputs,
         f"{len(labels):,} generated texts, words by Zipf's law, that neither training nor tuning saw",
         classifies=True,
-        tuning={"tuning": _npz("text", tuning)},
+        tuning={"tuning": _tuning("text", tuning)},
         labels=labels,
     )
     return Case(subject, ["top1_agreement>=0.992"])
@@ -53,7 +53,7 @@ def _dense() -> Case:
         dense_inputs(512),
         "512 of seeded noise",
         classifies=False,
-        tuning={"tuning": _npz("dense", dense_inputs(512, seed=2))},
+        tuning={"tuning": _tuning("dense", dense_inputs(512, seed=2))},
     )
     return Case(subject, ["rel_l2_error<=0.05"])
 
@@ -73,14 +73,14 @@ def _digits() -> Case:
         {"x": images},
         f"{len(images):,} real digits that neither training nor tuning saw",
         classifies=True,
-        tuning={"tuning": _npz("digits", {"x": tuned_images, "label": tuned_labels})},
+        tuning={"tuning": _tuning("digits", {"x": tuned_images, "label": tuned_labels})},
         labels=labels,
     )
     return Case(subject, ["label_accuracy_drop<=0.003"], "label")
 
 
 def _basic_pitch() -> Case:
-    tuning = {"tuning": _npz("basic_pitch", {"input_2": tones(64, seed=2)})}
+    tuning = {"tuning": _tuning("basic_pitch", {"input_2": tones(64, seed=2)})}
     budget = [f"{output}:rel_l2_error<=0.01" for output in ("contour", "note", "onset")]
     return Case(replace(basic_pitch(), tuning=tuning), budget)
 
@@ -96,7 +96,7 @@ def _transformer() -> Case:
         inputs(1),
         "256 of seeded noise",
         classifies=False,
-        tuning={"tuning": _npz("transformer", inputs(2))},
+        tuning={"tuning": _tuning("transformer", inputs(2))},
     )
     return Case(subject, ["rel_l2_error<=0.05"])
 
@@ -120,17 +120,13 @@ def _keras(name: str, about: str, size: int) -> Case:
         images(1),
         "128 images of seeded noise",
         classifies=False,
-        tuning={"tuning": _npz(name, images(2))},
+        tuning={"tuning": _tuning(name, images(2))},
     )
     return Case(subject, ["rel_l2_error<=0.05"])
 
 
-def _npz(name: str, arrays: Mapping[str, NDArray[Any]]) -> str:
-    file = OUT / "encodings_data" / f"{name}.npz"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    kept: dict[str, Any] = dict(arrays)
-    np.savez(file, **kept)
-    return str(file)
+def _tuning(name: str, arrays: Feeds) -> str:
+    return str(examples_file(OUT / "encodings_data" / name, arrays))
 
 
 CASES: Mapping[str, Callable[[], Case]] = {

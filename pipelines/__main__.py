@@ -40,11 +40,12 @@ def compile(  # noqa: A001  # the command's name
     with _one_line():
         from kfp import compiler
 
-        from pipelines.arguments import parameters, parse
+        from pipelines.arguments import check_elsewhere, parameters, parse
         from tfslim_core.storage import whole_file
 
         wanted = find_pipeline(pipeline, trainer)
         defaults = parse(arg or (), parameters(wanted), complete=False)
+        check_elsewhere(defaults)
         file = out or Path(f"{pipeline}.yaml")
         if file.suffix not in (".yaml", ".yml"):
             raise UsageError(f"--out {file}: a compiled pipeline is a .yaml file")
@@ -71,7 +72,7 @@ def run(
     """Run a pipeline here, each step a process of its own, and say how it ended."""
     console = Console(file=sys.stderr)  # bound now: the run redirects sys.stderr to its log
     with _one_line():
-        from pipelines.arguments import absolute, parameters, parse
+        from pipelines.arguments import absolute, check_here, parameters, parse
         from pipelines.local_run import Runner, run_locally
         from pipelines.outcome import ERROR, PASSED, context, judge, judge_each, worst
         from pipelines.progress import show_log, telling
@@ -82,6 +83,7 @@ def run(
         values = absolute(parse(arg or (), parameters(wanted), complete=True))
         if runner not in get_args(Runner):
             raise UsageError(f"--runner {runner}: give subprocess or docker")
+        check_here(values)
         where = work or Path("build/runs") / f"{pipeline}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03d}"
         check_free(where, overwrite=False)
         with telling(console) as teller:

@@ -17,6 +17,7 @@ from kfp import local
 from kfp.dsl import base_component
 from kfp.local import config
 
+from pipelines.guard import guarding
 from pipelines.steps import Step
 from pipelines.watched_runner import Watch
 from tfslim_core.errors import UsageError
@@ -67,8 +68,7 @@ class LocalRun:
 
     def metadata(self, name: str, artifact: str) -> dict[str, Any]:
         """What the step noted on an artifact that it made; empty where it did not run."""
-        made = wrote(self.step(name)).get("artifacts", {}).get(artifact, {}).get("artifacts", [{}])
-        return dict(made[0].get("metadata", {}))
+        return noted(self.step(name), artifact)
 
 
 def wrote(step: Step | None) -> dict[str, Any]:
@@ -78,6 +78,12 @@ def wrote(step: Step | None) -> dict[str, Any]:
     return found
 
 
+def noted(step: Step | None, artifact: str) -> dict[str, Any]:
+    """What a step noted on an artifact that it made; nothing where there is none."""
+    made = wrote(step).get("artifacts", {}).get(artifact, {}).get("artifacts", [{}])
+    return dict(made[0].get("metadata", {}))
+
+
 def run_locally(
     pipeline: base_component.BaseComponent,
     arguments: Mapping[str, Any],
@@ -85,7 +91,7 @@ def run_locally(
     told: Callable[[Step], None] = lambda step: None,
     runner: Runner = "subprocess",
 ) -> LocalRun:
-    """Run a pipeline below `work`, an empty or new directory. When it is interrupted, it leaves no process behind.
+    """Run a pipeline below `work`, an empty or new directory. Interrupted or killed, it leaves no process behind.
 
     told: called with a step when it begins, says something or ends, and with each that was skipped.
 
@@ -96,8 +102,8 @@ def run_locally(
     work.mkdir(parents=True, exist_ok=True)
     outputs: Mapping[str, Any] = {}
     error = ""
-    with (work / LOG).open("w") as log, _runner(runner, work, arguments):
-        watch = Watch(pipeline.pipeline_spec, work, log, told)  # type: ignore[attr-defined]
+    with (work / LOG).open("w") as log, guarding() as guard, _runner(runner, work, arguments):
+        watch = Watch(pipeline.pipeline_spec, work, log, told, guard)  # type: ignore[attr-defined]
         with watch.watching():
             try:
                 outputs = pipeline(**arguments).outputs

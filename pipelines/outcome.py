@@ -10,7 +10,7 @@ from typing import Any
 
 from kfp import dsl
 
-from pipelines.local_run import LocalRun
+from pipelines.local_run import LocalRun, noted
 from tfslim_core.report import ReportContext, Stage
 from tfslim_core.verdict import FILE_NAME, Outcome, Verdict
 
@@ -79,10 +79,8 @@ def _part(run: LocalRun, name: str) -> LocalRun:
 
 
 def context(run: LocalRun) -> ReportContext:
-    """What the stages of a run noted, for the table of before and after; of several candidates, of the first."""
+    """What the stages of a run noted, for the table of before and after; of several candidates, of the chosen one."""
     found = [_stage(run, name) for name in ("freeze", "transform", "quantize", "reexport")]
-    if len(run.all("quantize")) > 1:
-        found = found[:2]
     source = _source(run)
     original = Stage("original", source.get("bytes"), source.get("nodes"))
     return ReportContext(
@@ -105,7 +103,11 @@ def _candidates(run: LocalRun) -> str:
 
 
 def _stage(run: LocalRun, name: str) -> Stage | None:
-    numbers = run.metadata(name, "metrics")
+    steps = run.all(name)
+    if len(steps) > 1:  # one for each candidate
+        chosen = run.metadata("choose", "verdict").get("candidate")
+        steps = [step for step in steps if chosen in step.items]
+    numbers = noted(steps[0] if steps else None, "metrics")
     return Stage(name, int(numbers["bytes"]), int(numbers["nodes"]), numbers["seconds"]) if numbers else None
 
 

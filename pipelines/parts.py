@@ -6,6 +6,7 @@ that a dsl.If asks for is called Output, since the local runner takes a conditio
 An importer gets the address from its own graph's inputs or loop, the one place where Kubeflow's importer looks for it.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from kfp import dsl
@@ -17,6 +18,7 @@ from components.quantize import quantize
 from components.reexport import reexport
 from components.transform import transform
 from components.validate import validate
+from pipelines.handing_on import task_of
 from pipelines.resources import SEARCH, SMALL, STAGE, VALIDATION, with_needs
 
 # Pods of a loop that run at once: of candidates, and of datasets for each of these.
@@ -40,15 +42,16 @@ class Chosen(NamedTuple):
     report: dsl.HTML
 
 
-def _compared(data: Any, models: dict[str, Any], **how: Any) -> Compared:
-    with dsl.ParallelFor(data, parallelism=AT_ONCE) as uri:
+def _compared(given: Mapping[str, Any]) -> Compared:
+    """given: the models, the data, and how to validate."""
+    with dsl.ParallelFor(given["data"], parallelism=AT_ONCE) as uri:
         examples = dsl.importer(artifact_uri=uri, artifact_class=dsl.Dataset, reimport=True)
         examples.set_caching_options(False).set_display_name("the data")
-        validated = validate(**models, data=examples.output, **how)
+        validated = task_of(validate, given, data=examples.output)
         with_needs(validated, VALIDATION, "validate")
-    found = join(verdicts=dsl.Collected(validated.outputs["verdict"]), **models)
+    found = task_of(join, given, verdicts=dsl.Collected(validated.outputs["verdict"]))
     with_needs(found, SMALL, "join")
-    return Compared(*(found.outputs[name] for name in ("Output", "verdict", "report")))
+    return Compared(*(found.outputs[name] for name in Compared._fields))
 
 
 @dsl.pipeline(name="compare")
@@ -69,20 +72,7 @@ def compare(
     beam_options: list[str],
 ) -> Compared:
     """Validates a slim model against its original on each dataset, and joins the verdicts."""
-    return _compared(
-        data,
-        {"original": original, "optimized": optimized, "bundle": bundle},
-        gates=gates,
-        signature=signature,
-        main_output=main_output,
-        label=label,
-        slices=slices,
-        fail_on_bad_records=fail_on_bad_records,
-        batch_size=batch_size,
-        measure_costs=measure_costs,
-        tags=tags,
-        beam_options=beam_options,
-    )
+    return _compared(dict(locals()))
 
 
 @dsl.pipeline(name="compare-with-served")
@@ -102,20 +92,7 @@ def compare_with_served(
     beam_options: list[str],
 ) -> Compared:
     """The same against the version that is served, of which there is no bundle."""
-    return _compared(
-        data,
-        {"original": original, "optimized": optimized},
-        gates=gates,
-        signature=signature,
-        main_output=main_output,
-        label=label,
-        slices=slices,
-        fail_on_bad_records=fail_on_bad_records,
-        batch_size=batch_size,
-        measure_costs=measure_costs,
-        tags=tags,
-        beam_options=beam_options,
-    )
+    return _compared(dict(locals()))
 
 
 @dsl.pipeline(name="candidates")
@@ -144,6 +121,7 @@ def candidates(
     beam_options: list[str],
 ) -> Chosen:
     """Slims a model in as many ways as there are encodings, validates each on all data, and chooses."""
+    given = dict(locals())
     examples = dsl.importer(artifact_uri=tuning, artifact_class=dsl.Dataset, reimport=True)
     examples.set_caching_options(False).set_display_name("the data for a budget")
     frozen = freeze(model=model, tags=tags, signatures=signatures)
@@ -151,38 +129,19 @@ def candidates(
     transformed = transform(bundle=frozen.outputs["bundle"], transforms=transforms)
     with_needs(transformed, STAGE, "transform", cached=True)
     with dsl.ParallelFor(encodings, parallelism=AT_ONCE) as encoding:
-        quantized = quantize(
-            bundle=transformed.outputs["transformed"],
-            encoding=encoding,
-            include=include,
-            exclude=exclude,
-            minimum_size=minimum_size,
-            budget=budget,
-            data=examples.output,
-            signature=signature,
-            main_output=main_output,
-            label=label,
-            search_minutes=search_minutes,
-            seed=seed,
+        quantized = task_of(
+            quantize, given, bundle=transformed.outputs["transformed"], encoding=encoding, data=examples.output
         )
         with_needs(quantized, SEARCH, "quantize")
+        # Not by task_of: its inputs of the same names, such as signature and seed, mean something else.
         exported = reexport(bundle=quantized.outputs["quantized"])
         with_needs(exported, STAGE, "reexport", cached=True)
-        compared = compare(
+        compared = task_of(
+            compare,
+            given,
             original=model,
             optimized=exported.outputs["model"],
             bundle=quantized.outputs["quantized"],
-            data=data,
-            gates=gates,
-            signature=signature,
-            main_output=main_output,
-            label=label,
-            slices=slices,
-            fail_on_bad_records=fail_on_bad_records,
-            batch_size=batch_size,
-            measure_costs=measure_costs,
-            tags=tags,
-            beam_options=beam_options,
         )
         compared.set_caching_options(False)
     chosen = choose(
@@ -191,4 +150,4 @@ def candidates(
         verdicts=dsl.Collected(compared.outputs["verdict"]),
     )
     with_needs(chosen, SMALL, "choose")
-    return Chosen(chosen.outputs["Output"], *(chosen.outputs[name] for name in ("model", "verdict", "report")))
+    return Chosen(*(chosen.outputs[name] for name in Chosen._fields))

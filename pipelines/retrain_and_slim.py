@@ -1,40 +1,29 @@
 """Train, slim, compare with the float model and with what is served, and publish what passes both.
 
 The trainer is any KFP component that takes `data`, a Dataset, and makes `model`, a Model that is a SavedModel; other
-inputs need defaults. `label` and `seed` are handed to one that has inputs of these names.
+inputs need defaults. `label` and `seed` are handed to one that has inputs of these names. A pipeline of several tasks
+will do as well; it says itself what each of them needs.
 """
 # ruff: noqa: B006  # a default that a pipeline shows; nothing changes the lists
-
-from typing import Any, NamedTuple
 
 from kfp import dsl
 from kfp.dsl import base_component
 
 from components.decide import decide
 from components.prepare import prepare
-from components.publish import publish
-from components.report import report
 from components.served import served
 from components.skip import skip
 from components.train import train
+from pipelines.ending import Outputs, published_if_passed, told_at_the_end
+from pipelines.handing_on import task_of
 from pipelines.parts import candidates, compare_with_served
-from pipelines.resources import LOOK, SMALL, TRAINING, with_needs
+from pipelines.resources import LOOK, TRAINING, with_needs
 from tfslim_core.errors import UsageError
 
 # Two trainings answer alike on the whole, not one by one: what counts is how often each is right.
 SERVED_GATES = ["nan_mismatches<=0", "label_accuracy_drop<=0.02"]
-
-
-class Outputs(NamedTuple):
-    """What a run leaves. verdict: pass, fail or inconclusive. validation: the directory with verdict.json.
-
-    report: the same for people. optimized: the candidate that was chosen.
-    """
-
-    verdict: str
-    validation: dsl.Artifact
-    report: dsl.HTML
-    optimized: dsl.Model
+# What a trainer is handed where it takes it, and KFP's names of their types.
+_HANDED = {"seed": "Integer", "label": "String"}
 
 
 def retraining(trainer: base_component.BaseComponent = train) -> base_component.BaseComponent:
@@ -73,55 +62,33 @@ def retraining(trainer: base_component.BaseComponent = train) -> base_component.
         beam_options: list[str],
         keep: int,
     ) -> Outputs:
-        asked = prepare(data=data, encodings=encodings, encoding=encoding, budget=budget, gates=gates, keep=keep)
+        given = dict(locals())
+        asked = task_of(prepare, given)
         with_needs(asked, LOOK, "prepare")
         examples = dsl.importer(artifact_uri=training_data, artifact_class=dsl.Dataset, reimport=True)
         examples.set_caching_options(False).set_display_name("the training data")
-        given: dict[str, Any] = {"seed": seed, "label": label}
         trained = trainer(data=examples.output, **{name: given[name] for name in extra}).after(asked)
-        with_needs(trained, TRAINING, "train")
-        found = candidates(
+        if trainer.component_spec.implementation.graph is None:
+            with_needs(trained, TRAINING, "train")
+        else:
+            trained.set_display_name("train").set_caching_options(False)
+        found = task_of(
+            candidates,
+            given,
             model=trained.outputs["model"],
             encodings=asked.outputs["Output"],
             tuning=asked.outputs["tuning"],
-            data=data,
-            tags=tags,
-            signatures=signatures,
-            transforms=transforms,
-            include=include,
-            exclude=exclude,
-            minimum_size=minimum_size,
-            budget=budget,
-            search_minutes=search_minutes,
-            seed=seed,
-            gates=gates,
-            signature=signature,
-            main_output=main_output,
-            label=label,
-            slices=slices,
-            fail_on_bad_records=fail_on_bad_records,
-            batch_size=batch_size,
-            measure_costs=measure_costs,
-            beam_options=beam_options,
         )
         found.set_caching_options(False)
         now = served(base=base)
         with_needs(now, LOOK, "served").after(found)
         with dsl.If(now.outputs["Output"] == "served", name="something is served"):
-            against = compare_with_served(
+            against = task_of(
+                compare_with_served,
+                given,
                 original=now.outputs["model"],
                 optimized=found.outputs["model"],
-                data=data,
                 gates=served_gates,
-                signature=signature,
-                main_output=main_output,
-                label=label,
-                slices=slices,
-                fail_on_bad_records=fail_on_bad_records,
-                batch_size=batch_size,
-                measure_costs=measure_costs,
-                tags=tags,
-                beam_options=beam_options,
             )
             against.set_caching_options(False)
         with dsl.Else(name="nothing is served yet"):
@@ -131,10 +98,7 @@ def retraining(trainer: base_component.BaseComponent = train) -> base_component.
             own=found.outputs["Output"], served=dsl.OneOf(against.outputs["Output"], skipped.outputs["Output"])
         )
         with_needs(both, LOOK, "decide")
-        with dsl.If(both.outputs["Output"] == "pass", name="passed"):
-            published = publish(model=found.outputs["model"], verdict=found.outputs["verdict"], base=base, keep=keep)
-            with_needs(published, SMALL, "publish")
-        return Outputs(both.outputs["Output"], *(found.outputs[name] for name in ("verdict", "report", "model")))
+        return published_if_passed(both.outputs["Output"], found, given)
 
     @dsl.pipeline(name="tfslim-retrain-and-slim")
     def retrain_and_slim(
@@ -199,38 +163,7 @@ def retraining(trainer: base_component.BaseComponent = train) -> base_component.
             keep: So many of the newest versions stay below the base, 2 or more; all unless told.
             report_to: A directory or a gs:// address for a JSON file on how the run ended; none unless told.
         """
-        done = body(
-            training_data=training_data,
-            data=data,
-            base=base,
-            served_gates=served_gates,
-            tags=tags,
-            signatures=signatures,
-            transforms=transforms,
-            encodings=encodings,
-            encoding=encoding,
-            include=include,
-            exclude=exclude,
-            minimum_size=minimum_size,
-            budget=budget,
-            search_minutes=search_minutes,
-            seed=seed,
-            gates=gates,
-            signature=signature,
-            main_output=main_output,
-            label=label,
-            slices=slices,
-            fail_on_bad_records=fail_on_bad_records,
-            batch_size=batch_size,
-            measure_costs=measure_costs,
-            beam_options=beam_options,
-            keep=keep,
-        )
-        done.set_caching_options(False)
-        # An exit task, as in slim.
-        ended = report(base=base, run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, report_to=report_to)
-        with_needs(ended, LOOK, "report").after(done).ignore_upstream_failure()
-        return Outputs(*(done.outputs[name] for name in ("verdict", "validation", "report", "optimized")))
+        return told_at_the_end(body, dict(locals()))
 
     return retrain_and_slim
 
@@ -239,9 +172,16 @@ def _extra_inputs(trainer: base_component.BaseComponent) -> list[str]:
     """Which of a pipeline's parameters a trainer takes beside its data."""
     spec = trainer.component_spec
     inputs, outputs = spec.inputs or {}, spec.outputs or {}
-    known = [name for name in ("seed", "label") if name in inputs]
-    if "data" not in inputs or not inputs["data"].type.startswith("system."):
-        raise UsageError(f"the trainer {trainer.name!r} takes no artifact called data; a trainer has to")
+    known = [name for name in _HANDED if name in inputs]
+    if "data" not in inputs or not inputs["data"].type.startswith(("system.Dataset", "system.Artifact")):
+        raise UsageError(f"the trainer {trainer.name!r} takes no Dataset called data; a trainer has to")
+    if inputs["data"].is_artifact_list:
+        raise UsageError(f"the trainer {trainer.name!r} takes a list as data; a trainer has to take one Dataset")
+    for name in known:
+        if inputs[name].type != _HANDED[name]:
+            raise UsageError(
+                f"the trainer {trainer.name!r} takes {name} as {inputs[name].type}; it is handed one as {_HANDED[name]}"
+            )
     if "model" not in outputs or not outputs["model"].type.startswith("system.Model"):
         raise UsageError(f"the trainer {trainer.name!r} makes no Model called model; a trainer has to")
     needed = [name for name, one in inputs.items() if not one.optional and name not in ("data", *known)]

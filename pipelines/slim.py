@@ -1,27 +1,13 @@
 """SavedModel in, the smallest candidate that passed on all data out and published, and a word on how it ended."""
 # ruff: noqa: B006  # a default that a pipeline shows; nothing changes the lists
 
-from typing import NamedTuple
-
 from kfp import dsl
 
 from components.prepare import prepare
-from components.publish import publish
-from components.report import report
+from pipelines.ending import Outputs, published_if_passed, told_at_the_end
+from pipelines.handing_on import task_of
 from pipelines.parts import candidates
-from pipelines.resources import LOOK, SMALL, with_needs
-
-
-class Outputs(NamedTuple):
-    """What a run leaves. verdict: pass, fail or inconclusive. validation: the directory with verdict.json.
-
-    report: the same for people. optimized: the candidate that was chosen.
-    """
-
-    verdict: str
-    validation: dsl.Artifact
-    report: dsl.HTML
-    optimized: dsl.Model
+from pipelines.resources import LOOK, with_needs
 
 
 @dsl.pipeline(name="slimming")
@@ -52,40 +38,17 @@ def slimming(
     keep: int,
 ) -> Outputs:
     """All but the exit task."""
+    given = dict(locals())
     # What lies under a URI can change between runs: it is looked up anew, and what reads it is never cached.
     imported = dsl.importer(artifact_uri=model, artifact_class=dsl.Model, reimport=True)
     imported.set_caching_options(False).set_display_name("the model")
-    asked = prepare(data=data, encodings=encodings, encoding=encoding, budget=budget, gates=gates, keep=keep)
+    asked = task_of(prepare, given)
     with_needs(asked, LOOK, "prepare")
-    found = candidates(
-        model=imported.output,
-        encodings=asked.outputs["Output"],
-        tuning=asked.outputs["tuning"],
-        data=data,
-        tags=tags,
-        signatures=signatures,
-        transforms=transforms,
-        include=include,
-        exclude=exclude,
-        minimum_size=minimum_size,
-        budget=budget,
-        search_minutes=search_minutes,
-        seed=seed,
-        gates=gates,
-        signature=signature,
-        main_output=main_output,
-        label=label,
-        slices=slices,
-        fail_on_bad_records=fail_on_bad_records,
-        batch_size=batch_size,
-        measure_costs=measure_costs,
-        beam_options=beam_options,
+    found = task_of(
+        candidates, given, model=imported.output, encodings=asked.outputs["Output"], tuning=asked.outputs["tuning"]
     )
     found.set_caching_options(False)
-    with dsl.If(found.outputs["Output"] == "pass", name="passed"):
-        published = publish(model=found.outputs["model"], verdict=found.outputs["verdict"], base=base, keep=keep)
-        with_needs(published, SMALL, "publish")
-    return Outputs(found.outputs["Output"], *(found.outputs[name] for name in ("verdict", "report", "model")))
+    return published_if_passed(found.outputs["Output"], found, given)
 
 
 @dsl.pipeline(name="tfslim-slim")
@@ -148,34 +111,4 @@ def slim(
         keep: So many of the newest versions stay below the base, 2 or more; all unless told.
         report_to: A directory or a gs:// address for a JSON file on how the run ended; none unless told.
     """
-    done = slimming(
-        model=model,
-        data=data,
-        base=base,
-        tags=tags,
-        signatures=signatures,
-        transforms=transforms,
-        encodings=encodings,
-        encoding=encoding,
-        include=include,
-        exclude=exclude,
-        minimum_size=minimum_size,
-        budget=budget,
-        search_minutes=search_minutes,
-        seed=seed,
-        gates=gates,
-        signature=signature,
-        main_output=main_output,
-        label=label,
-        slices=slices,
-        fail_on_bad_records=fail_on_bad_records,
-        batch_size=batch_size,
-        measure_costs=measure_costs,
-        beam_options=beam_options,
-        keep=keep,
-    )
-    done.set_caching_options(False)
-    # An exit task: dsl.ExitHandler would compile to the same, and forbid a pipeline to have outputs.
-    ended = report(base=base, run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, report_to=report_to)
-    with_needs(ended, LOOK, "report").after(done).ignore_upstream_failure()
-    return Outputs(*(done.outputs[name] for name in ("verdict", "validation", "report", "optimized")))
+    return told_at_the_end(slimming, dict(locals()))

@@ -3,6 +3,7 @@
 
 from kfp import dsl
 
+from pipelines.handing_on import task_of
 from pipelines.slim import slim
 
 # Models at once. Each asks for up to as much memory as its largest task, a validation.
@@ -37,19 +38,7 @@ def slim_many(
         keep: So many of the newest versions stay below each base, 2 or more; all unless told.
         report_to: A directory or a gs:// address for a JSON file on how each ended; none unless told.
     """
+    given = dict(locals())
     with dsl.ParallelFor(models, parallelism=AT_ONCE) as one:
-        done = slim(
-            model=one.model,
-            data=one.data,
-            base=one.base,
-            encodings=encodings,
-            budget=budget,
-            search_minutes=search_minutes,
-            gates=gates,
-            label=label,
-            batch_size=batch_size,
-            measure_costs=measure_costs,
-            keep=keep,
-            report_to=report_to,
-        )
+        done = task_of(slim, given, model=one.model, data=one.data, base=one.base)
         done.set_caching_options(False)

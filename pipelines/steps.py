@@ -10,6 +10,11 @@ from pathlib import Path
 _ABOUT = {"compare-with-served": "against served"}
 _SAYS = re.compile(r"\[KFP Executor [^]]*\]: tfslim: (?P<text>.*)")
 _ENDED = "tfslim: "
+# What TensorFlow tells of itself whatever it is asked to be silent about, and kfp once a task has ended.
+_CHATTER = re.compile(
+    r"I\d{4} \d\d:\d\d|WARNING: All log messages before absl|To enable the following instructions: |"
+    r"Executing task |Task .*'.*'.* finished with status |-{20,}$"
+)
 _TAIL = 15
 
 
@@ -45,16 +50,17 @@ class Step:
 
     @property
     def said(self) -> list[str]:
-        """The last lines of its log, without the arguments that kfp prints first."""
+        """The last lines of its log, without the arguments that kfp prints first and what every task prints."""
         start = next((i for i, line in enumerate(self.lines) if "Got executor_input" in line), -1)
         stop = next((i for i, line in enumerate(self.lines) if i > start and line == "}"), -1)
         lines = self.lines[stop + 1 :] if start >= 0 else self.lines
-        return [line for line in lines if line.strip()][-_TAIL:]
+        return [line for line in lines if line.strip() and not _CHATTER.match(line)][-_TAIL:]
 
     @property
     def reason(self) -> str:
-        """Why it failed, where it said so."""
-        return next((line.removeprefix(_ENDED) for line in reversed(self.lines) if line.startswith(_ENDED)), "")
+        """Why it failed, where it said so; else the last that it said, such as an exception, or Killed."""
+        told = (line.removeprefix(_ENDED) for line in reversed(self.lines) if line.startswith(_ENDED))
+        return next(told, self.said[-1] if self.said else "")
 
     def add(self, line: str) -> bool:
         """Take a line of its log; whether that says what it does now."""

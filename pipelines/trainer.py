@@ -11,6 +11,7 @@ from kfp import components
 from kfp.dsl import base_component
 
 from tfslim_core.errors import DataError, UsageError
+from tfslim_core.redacting import without_secrets
 
 
 def loaded(place: str) -> base_component.BaseComponent:
@@ -27,13 +28,8 @@ def loaded(place: str) -> base_component.BaseComponent:
         response = getattr(error, "response", None)
         why = f"HTTP {response.status_code}" if isinstance(response, requests.Response) else error.strerror or error
         raise UsageError(
-            f"--trainer {_public(place)}: {why if not isinstance(why, Exception) else type(why).__name__}"
+            f"--trainer {without_secrets(place)}: {why if not isinstance(why, Exception) else type(why).__name__}"
         ) from None
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, yaml.YAMLError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"--trainer {_public(place)}: not a component that kfp can load: {first}") from None
-
-
-def _public(place: str) -> str:
-    """An address without what could be a key in it."""
-    return re.sub(r"(?<=://)[^/@]+@", "…@", place).partition("?")[0]
+        raise DataError(f"--trainer {without_secrets(place)}: not a component that kfp can load: {first}") from None

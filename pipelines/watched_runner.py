@@ -21,13 +21,14 @@ from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_st
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
-from unittest import mock
 
 from kfp.compiler import pipeline_spec_builder
 from kfp.local import graph_utils, logging_utils, status, subprocess_task_handler
 from kfp.local.orchestrator import task_executor
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from pipelines.guard import Guard
+from pipelines.replacing import replaced
 from pipelines.steps import Step
 
 _ITEM = "-loop-item"
@@ -37,10 +38,18 @@ _PATIENCE = 5.0  # seconds that a task has to end when it is told to
 
 
 class Watch:
-    """What goes on in a run. told: called with a step when it begins, says something or ends, from any thread."""
+    """What goes on in a run. told: called with a step when it begins, says something or ends, from any thread.
+
+    guard: hears of each process.
+    """
 
     def __init__(
-        self, spec: pipeline_spec_pb2.PipelineSpec, work: Path, log: IO[str], told: Callable[[Step], None]
+        self,
+        spec: pipeline_spec_pb2.PipelineSpec,
+        work: Path,
+        log: IO[str],
+        told: Callable[[Step], None],
+        guard: Guard,
     ) -> None:
         self.steps: list[Step] = []
         self._spec = spec
@@ -50,6 +59,7 @@ class Watch:
         self._lock = threading.RLock()
         self._mine = threading.local()
         self._processes: set[subprocess.Popen[str]] = set()
+        self._guard = guard
         self._stopped = False
         self._inside = dict(_leaves(spec))
 
@@ -61,14 +71,17 @@ class Watch:
         out = _Output(self)
         root.handlers[:] = [logging.StreamHandler(out)]
         root.setLevel(logging.INFO)
-        self._execute = task_executor.execute_single_task
         try:
             with (
-                mock.patch.object(task_executor, "execute_single_task", self._watched),
-                mock.patch.object(subprocess_task_handler, "run_local_subprocess", self._process),
-                # Both change what is common to all threads, and put back what another has put there.
-                mock.patch.object(logging_utils, "indented_print", nullcontext),
-                mock.patch.object(logging_utils, "local_logger_context", nullcontext),
+                replaced(
+                    [
+                        (task_executor, "execute_single_task", self._watched),
+                        (subprocess_task_handler, "run_local_subprocess", self._process),
+                        # Both change what is common to all threads, and put back what another has put there.
+                        (logging_utils, "indented_print", nullcontext),
+                        (logging_utils, "local_logger_context", nullcontext),
+                    ]
+                ) as (self._execute, *_),
                 redirect_stdout(out),
                 redirect_stderr(out),
                 self._stopping(),
@@ -132,6 +145,9 @@ class Watch:
                 self._line("tfslim: the task ended without a result; its container or process died")
                 outputs, ended = {}, status.Status.FAILURE
             return outputs, ended
+        except RuntimeError as error:  # a task of a kind that the runner does not run
+            self._line(f"tfslim: {error}")
+            raise
         finally:
             self._mine.step = None
             with self._lock:
@@ -169,6 +185,7 @@ class Watch:
                 start_new_session=True,
             )
             self._processes.add(process)
+            self._guard.begins(process.pid)
         try:
             with process:
                 assert process.stdout is not None
@@ -179,6 +196,7 @@ class Watch:
             _signal_group(process, signal.SIGKILL)  # what it left behind
             with self._lock:
                 self._processes.discard(process)
+                self._guard.ended(process.pid)
 
     @contextmanager
     def _stopping(self) -> Iterator[None]:
@@ -254,16 +272,21 @@ def _items(store: Any) -> tuple[str, ...]:
     while store is not None:
         given: Mapping[str, Any] = store._parent_input_data
         for key, item in given.items():
-            if key.endswith(_ITEM) and len(_over(store, key)) > 1:
-                found.insert(0, _short(item))
+            items = [_short(one) for one in _over(store, key)] if key.endswith(_ITEM) else []
+            if len(items) > 1:
+                found.insert(0, _short(item) if items.count(_short(item)) == 1 else _whole(item))
         store = store._parent
     return tuple(found)
 
 
 def _short(item: Any) -> str:
     """The last name of a path or an address, of a mapping of that in its base; anything else as it is."""
-    text = str(item.get("base", item) if isinstance(item, dict) else item)
+    text = _whole(item)
     return text.rstrip("/").rpartition("/")[2] if text.startswith("/") or "://" in text else text
+
+
+def _whole(item: Any) -> str:
+    return str(item.get("base", item) if isinstance(item, dict) else item)
 
 
 def _over(store: Any, key: str) -> Sequence[Any]:

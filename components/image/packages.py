@@ -9,9 +9,7 @@ from pathlib import Path
 from packaging.markers import Marker, default_environment
 from packaging.utils import canonicalize_name
 
-from components.image.build import ROOT
-
-LOCK = ROOT / "requirements-image.lock"
+LOCK = Path(__file__).with_name("packages.lock")
 _PINNED = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^\s;\\]+)(?: ; (?P<marker>[^\\]+?))?(?: \\)?$", re.MULTILINE)
 
 

@@ -236,11 +236,13 @@ class _Commands:
 
 
 def _job(name: str, arg: Sequence[str] | None, trainer: str | None, no_cache: bool) -> Job:
-    from pipelines.arguments import parameters, parse
+    from pipelines.arguments import check_elsewhere, parameters, parse
     from pipelines.remote.job import prepare
 
     wanted = find_pipeline(name, trainer)
-    return prepare(name, wanted, parse(arg or (), parameters(wanted), complete=True), cache=not no_cache)
+    values = parse(arg or (), parameters(wanted), complete=True)
+    check_elsewhere(values)
+    return prepare(name, wanted, values, cache=not no_cache)
 
 
 def _platform(

@@ -24,8 +24,8 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """Of all that would run."""
-        return digest(self.spec, self.platform, self.values)
+        """Of all that would run, whatever the compiler called it this time."""
+        return digest(_unnamed(self.spec), self.platform, self.values)
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,29 @@ def tasks(spec: Mapping[str, Any]) -> list[Task]:
 def digest(*parts: Any) -> str:
     """A short name of what is made of plain JSON."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _unnamed(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A compiled pipeline with each component in the place of its name: of components that have one name, the compiler
+    numbers the names in an order that differs from process to process.
+    """
+    components, executors = spec.get("components", {}), spec.get("deploymentSpec", {}).get("executors", {})
+
+    def whole(component: Mapping[str, Any]) -> dict[str, Any]:
+        found = dict(component)
+        if "executorLabel" in found:
+            found["executor"] = executors.get(found.pop("executorLabel"))
+        if "dag" in found:
+            known = found["dag"].get("tasks", {})
+            inner = {
+                name: {**task, "componentRef": whole(components.get(task["componentRef"]["name"], {}))}
+                for name, task in known.items()
+            }
+            found["dag"] = {**found["dag"], "tasks": inner}
+        return found
+
+    rest = {name: part for name, part in spec.items() if name not in ("components", "deploymentSpec", "root")}
+    return {**rest, "root": whole(spec.get("root", {}))}
 
 
 def _dags(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from tfslim_core import redacting
 from tfslim_core.errors import UsageError
 
 HIDDEN = "***"
-_SECRET_NAME = r"[\w.-]*(?:password|passwd|secret|token|credential|api[_-]?key|signature|access[_-]?key)[\w.-]*"
-_USER = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-_PAIR = re.compile(rf"(?i)\b({_SECRET_NAME})(\s*[=:]\s*)([^\s&,;]+)")
 
 
 def header_value(value: str, source: str) -> str:
@@ -36,6 +33,4 @@ def redacted(value: Any, name: str = "") -> Any:
         return [redacted(inner, name) for inner in value]
     if not isinstance(value, str):
         return value
-    if value and re.fullmatch(_SECRET_NAME, name, re.IGNORECASE):
-        return HIDDEN
-    return _PAIR.sub(rf"\1\2{HIDDEN}", _USER.sub(HIDDEN, value))
+    return HIDDEN if value and redacting.names_a_secret(name) else redacting.redacted(value, HIDDEN)

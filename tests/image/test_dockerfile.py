@@ -20,7 +20,7 @@ from tfslim_core import __version__
 from tfslim_core.errors import JobError, UsageError
 
 ROOT = Path(__file__).parents[2]
-TOOLS = ROOT / "requirements-build.lock"
+TOOLS = LOCK.with_name("build.lock")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from pipelines.__main__ import app
 from tfslim_core.saved_model.server_loader import ServedModel
 
 ROOT = Path(__file__).parents[2]
-REQUIRED = ("--arg", "model=m", "--arg", "data=d", "--arg", "base=b")
+REQUIRED = ("--arg", "model=m", "--arg", "data=/", "--arg", "base=b")
 PASSES, FAILS = "size_ratio<=0.5", "size_ratio<=0.001"
 
 
@@ -155,6 +156,16 @@ def test_one_verdict_has_all_the_datasets_of_its_candidate(failed):
     assert all(name in page for name in ("more", "numbers"))
 
 
+def test_the_table_is_of_the_candidate_that_was_chosen(failed):
+    (_, out, _), folder, _ = failed
+    (page,) = folder.glob("run/*/choose/verdict/report.md")
+
+    def nodes(text):
+        return re.findall(r"\d+", next(line for line in text.splitlines() if "Graph nodes" in line))[:2]
+
+    assert nodes(out) == nodes(page.read_text())
+
+
 def test_the_exit_task_says_what_is_served(failed, base):
     _, folder, _ = failed
     (file,) = (folder / "reports").iterdir()
@@ -259,7 +270,11 @@ def test_a_file_is_replaced_only_when_told(tmp_path):
         (["run", "--runner", "podman", *REQUIRED], "--runner podman: give subprocess or docker"),
         (["compile", "--trainer", "x.yaml"], "--trainer is of retrain_and_slim; slim trains nothing"),
         (["compile", "--out", "slim.txt"], "--out slim.txt: a compiled pipeline is a .yaml file"),
+        (["run", "--arg", "model=m", "--arg", "data=d", "--arg", "base=b"], "/d: no such file or directory"),
+        (["run", *REQUIRED, "--arg", "report_to=/dev/null/x"], "argument 'report_to': /dev/null/x: /dev/null is no"),
+        (["compile", "--arg", "base=b"], "argument 'base': 'b' is relative to a directory of this machine"),
         (["submit", "--pipeline", "slim", "--arg", "a=b"], "no argument 'a'"),
+        (["submit", *REQUIRED, "--dry-run"], "argument 'model': 'm' is relative to a directory of this machine"),
         (["schedule"], "give one of --cron, --list, --pause, --resume, --delete"),
     ],
 )

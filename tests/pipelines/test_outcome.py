@@ -122,7 +122,8 @@ def test_a_skipped_step_is_no_failure(tmp_path):
 
 
 def test_a_step_that_was_killed(tmp_path):
-    assert judge(LocalRun({}, [Step("freeze", lines=["noise"])], tmp_path)).message == "freeze failed"
+    assert judge(LocalRun({}, [Step("freeze")], tmp_path)).message == "freeze failed"
+    assert judge(LocalRun({}, [Step("freeze", lines=["noise", "Killed"])], tmp_path)).message == "freeze failed: Killed"
 
 
 def test_the_table_starts_with_the_original(tmp_path):

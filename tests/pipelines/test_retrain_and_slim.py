@@ -4,6 +4,7 @@ import functools
 import http.server
 import json
 import threading
+from typing import List, NamedTuple  # noqa: UP035  # kfp knows this spelling
 
 import numpy as np
 import pytest
@@ -44,6 +45,35 @@ def without_model(data: dsl.Input[dsl.Dataset], network: dsl.Output[dsl.Model]):
 @dsl.component(base_image="mine", install_kfp_package=False)
 def demanding(data: dsl.Input[dsl.Dataset], model: dsl.Output[dsl.Model], depth: int):
     pass
+
+
+@dsl.component(base_image="mine", install_kfp_package=False)
+def of_many(data: dsl.Input[List[dsl.Dataset]], model: dsl.Output[dsl.Model]):  # noqa: UP006
+    pass
+
+
+@dsl.component(base_image="mine", install_kfp_package=False)
+def of_a_model(data: dsl.Input[dsl.Model], model: dsl.Output[dsl.Model]):
+    pass
+
+
+@dsl.component(base_image="mine", install_kfp_package=False)
+def seeded_by_text(data: dsl.Input[dsl.Dataset], model: dsl.Output[dsl.Model], seed: str):
+    pass
+
+
+@dsl.component(base_image="mine", install_kfp_package=False)
+def clean(data: dsl.Input[dsl.Dataset], cleaned: dsl.Output[dsl.Dataset]):
+    pass
+
+
+class Trained(NamedTuple):
+    model: dsl.Model
+
+
+@dsl.pipeline(name="in-two-steps")
+def in_two_steps(data: dsl.Input[dsl.Dataset], seed: int) -> Trained:
+    return Trained(mine(data=clean(data=data).outputs["cleaned"], seed=seed).outputs["model"])
 
 
 @pytest.fixture(scope="module")
@@ -180,9 +210,24 @@ def test_compiles_strictly_with_any_trainer(tmp_path):
     assert dags(spec)["condition-branches-1"]["dependentTasks"]
 
 
+def test_a_trainer_may_be_a_pipeline(tmp_path):
+    compiler.Compiler().compile(in_two_steps, str(tmp_path / "mine.yaml"))
+    compiler.Compiler().compile(retraining(loaded(str(tmp_path / "mine.yaml"))), str(tmp_path / "it.yaml"))
+    tasks = dags(yaml.safe_load((tmp_path / "it.yaml").read_text()))
+    assert set(tasks["in-two-steps"]["inputs"]["parameters"]) == {"seed"}
+    assert {"clean", "mine"} <= set(tasks)
+
+
 @pytest.mark.parametrize(
     ("trainer", "says"),
-    [(without_data, "no artifact called data"), (without_model, "no Model called model"), (demanding, "needs depth")],
+    [
+        (without_data, "no Dataset called data"),
+        (of_a_model, "no Dataset called data"),
+        (of_many, "takes a list as data"),
+        (without_model, "no Model called model"),
+        (demanding, "needs depth"),
+        (seeded_by_text, "takes seed as String; it is handed one as Integer"),
+    ],
 )
 def test_what_is_no_trainer_is_refused(trainer, says):
     with pytest.raises(UsageError, match=says):
@@ -196,7 +241,7 @@ def test_a_trainer_by_its_address(tmp_path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         at = f"http://127.0.0.1:{server.server_port}"
         assert loaded(f"{at}/mine.yaml").name == "mine"
-        with pytest.raises(TfslimError, match=r"--trainer http://[^?]*/nothing.yaml: HTTP 404$"):
+        with pytest.raises(TfslimError, match=r"--trainer http://[^?]*/nothing.yaml\?…: HTTP 404$"):
             loaded(f"{at}/nothing.yaml?key=hunter2")
         server.shutdown()
     with pytest.raises(TfslimError, match="ConnectionError") as caught:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfslim_core.buckets import address_of
 from tfslim_core.errors import UsageError
+from tfslim_core.redacting import without_secrets
 
 if TYPE_CHECKING:
     from tfslim_core.quantization.budgeting import Budget
@@ -33,7 +34,7 @@ def local(path: Location) -> Path:
     # A Path has made "gs:/bucket" of "gs://bucket".
     if url := re.match(r"([a-z][a-z0-9+.-]+):/+", text):
         address = f"{url[1]}://{text[url.end() :]}"
-        raise UsageError(f"{address}: paths are local or gs://; copy it here first")
+        raise UsageError(f"{without_secrets(address)}: paths are local or gs://; copy it here first")
     return Path(text)
 
 

@@ -19,15 +19,8 @@ from tfslim_core.api.publishing import versions
 from tfslim_core.buckets import address_of
 from tfslim_core.errors import ModelError, UsageError
 from tfslim_core.publishing import Version
-
-_LONGEST = 2000  # characters of an error in a report
-# What could be a key: in a URL before its host or as a signature after it, or after a word that says so.
-_WORDS = "authorization|bearer|token|password|passwd|secret|api[_-]?key|access[_-]?key"
-_SECRETS = re.compile(
-    r"(?P<url>\b[a-z][a-z0-9+.-]*://)[^\s/@]+@|(?P<query>\b[a-z][a-z0-9+.-]*://[^\s?\"']+)\?[^\s\"']+"
-    rf"|(?P<word>\b(?:{_WORDS})\b[\"']?\s*[:= ]\s*[\"']?)(?:bearer\s+)?[^\s\"',;]+",
-    re.IGNORECASE,
-)
+from tfslim_core.publishing.versions import check_keep
+from tfslim_core.redacting import without_secrets
 
 
 @dataclass(frozen=True)
@@ -35,7 +28,7 @@ class RunReport:
     """How a run of a pipeline ended. run: its id. state: as Kubeflow names it. task: the one that the state is of.
 
     error: why it failed, one line without what could be a secret; empty where it did not. served: what is served below
-    the base now, None where nothing is. published: whether that is known. problem: why it is not.
+    the base now, None where nothing is. problem: why that is not known.
     """
 
     run: str
@@ -77,11 +70,10 @@ def candidates(
             for does not go together.
     """
     from tfslim_core import gate
-    from tfslim_core.encodings import named
 
-    names = [os.path.basename(uri.rstrip("/")).split(".")[0] for uri in data]
-    if not all(uri.strip() for uri in data) or not data:
+    if not data or isinstance(data, str) or not all(isinstance(uri, str) and uri.strip() for uri in data):
         raise UsageError("data names no dataset; give the URI of at least one")
+    names = [dataset_name(uri) for uri in data]
     for at, name in enumerate(names):
         if name in names[:at]:
             raise UsageError(
@@ -95,10 +87,13 @@ def candidates(
         raise UsageError(f"a budget chooses the encodings itself; leave out {', '.join(asked)}")
     if twice := [one for at, one in enumerate(asked) if one in asked[:at]]:
         raise UsageError(f"encoding {twice[0]!r} is named twice")
-    for one in asked:
-        if not one.strip():
-            raise UsageError("an encoding is empty; name it, such as int8")
-        named(one)
+    if not all(one.strip() for one in asked):
+        raise UsageError("an encoding is empty; name it, such as int8")
+    if asked:
+        from tfslim_core.encodings import named  # and with it TensorFlow, for which nobody waits who named none
+
+        for one in asked:
+            named(one)
     for expression in [*budget, *gates]:
         place = gate.parse(expression).dataset
         if place is not None and len(data) > 1:
@@ -106,9 +101,13 @@ def candidates(
                 f"gate {expression!r} names the dataset {place!r}, and each of {len(data)} datasets is validated by "
                 "itself; leave the name out"
             )
-    if keep < 0 or keep == 1:
-        raise UsageError(f"keep is {keep}; give 0 to keep all versions, or 2 or more so that one can be rolled back to")
+    check_keep(keep)
     return asked or [""]
+
+
+def dataset_name(uri: str) -> str:
+    """What a dataset is called in a pipeline: the name of its file or directory, up to the first dot."""
+    return os.path.basename(uri.rstrip("/")).split(".")[0] or "data"
 
 
 def served(base: Location) -> Version | None:
@@ -164,7 +163,7 @@ def report_run(
         state=state,
         task=task,
         error=without_secrets(error),
-        base=os.fspath(base),
+        base=without_secrets(os.fspath(base)),
         served={"version": found.number, "path": str(found.path)} if found else None,
         problem=problem,
     )
@@ -184,18 +183,6 @@ def report_run(
         if address is not None:
             buckets.upload(place, address / name, overwrite=True)
     return report
-
-
-def without_secrets(text: str) -> str:
-    """A text as one line that is not too long, without what could be a key or a password."""
-    one_line = " ".join(text.split())
-
-    def hidden(found: re.Match[str]) -> str:
-        if found["query"]:
-            return f"{found['query']}?…"
-        return f"{found['url'] or found['word']}…{'@' if found['url'] else ''}"
-
-    return _SECRETS.sub(hidden, one_line)[:_LONGEST]
 
 
 def _copy(source: Path, target: Path) -> None:

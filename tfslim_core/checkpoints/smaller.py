@@ -20,8 +20,8 @@ from tfslim_core.checkpoints.name_rules import AVERAGES, STATE, WEIGHTS, Use, us
 from tfslim_core.checkpoints.object_graph import KEY, ObjectGraph, read_object_graph
 from tfslim_core.checkpoints.tensor_bundle import Stored, TensorBundle, check_copy, open_bundle, write_copy
 from tfslim_core.errors import ModelError, UsageError, nearest
+from tfslim_core.one_line import one_line
 from tfslim_core.saved_model.freed_memory import give_back_freed_memory
-from tfslim_core.saved_model.read import one_line
 from tfslim_core.saved_model.write import write_checkpoint
 from tfslim_core.weights import in_memory
 

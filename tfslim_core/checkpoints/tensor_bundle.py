@@ -23,7 +23,8 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
 from tfslim_core.errors import ModelError
-from tfslim_core.saved_model.read import one_line, open_checkpoint
+from tfslim_core.one_line import one_line
+from tfslim_core.saved_model.read import open_checkpoint
 from tfslim_core.saved_model.slice_keys import slice_key
 from tfslim_core.saved_model.sorted_table import masked, read_table, table_bytes
 from tfslim_core.saved_model.write import write_checkpoint

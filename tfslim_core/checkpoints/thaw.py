@@ -19,8 +19,8 @@ from tfslim_core.checkpoints.tensor_bundle import Stored, check_copy, open_bundl
 from tfslim_core.checkpoints.trainable import Thawable, Variable, Which, thawable
 from tfslim_core.checkpoints.training_graph import training_meta_graph
 from tfslim_core.errors import ModelError
+from tfslim_core.one_line import one_line
 from tfslim_core.saved_model.freed_memory import give_back_freed_memory
-from tfslim_core.saved_model.read import one_line
 from tfslim_core.saved_model.sample_check import TOLERANCE, Sample, difference
 from tfslim_core.saved_model.write import write_checkpoint
 from tfslim_core.weights import Array, Weight

@@ -28,7 +28,8 @@ from tfslim_core.importing.meta_graph import declared_signatures
 from tfslim_core.importing.protos import graphs_in, read_graph_proto, text_kind
 from tfslim_core.importing.recognize import files_of, index_of
 from tfslim_core.importing.scratch import link_checkpoint
-from tfslim_core.saved_model.read import one_line, open_checkpoint
+from tfslim_core.one_line import one_line
+from tfslim_core.saved_model.read import open_checkpoint
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _ASSIGNS = frozenset({"Assign", "AssignVariableOp"})

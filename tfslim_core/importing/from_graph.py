@@ -16,7 +16,7 @@ from tfslim_core.graph import Input, NameMaker, NodeDef, data_inputs, make_node,
 from tfslim_core.importing import scratch
 from tfslim_core.importing.interface import PLACEHOLDERS, Interface, Nodes, switches
 from tfslim_core.importing.mending import refuse_unknown_ops
-from tfslim_core.saved_model.read import one_line
+from tfslim_core.one_line import one_line
 from tfslim_core.storage import inside
 
 SIGNATURE = "serving_default"

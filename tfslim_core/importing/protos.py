@@ -12,7 +12,7 @@ from google.protobuf.text_format import Parse, ParseError
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfslim_core.errors import ModelError
-from tfslim_core.saved_model.read import one_line
+from tfslim_core.one_line import one_line
 
 _KINDS = (saved_model_pb2.SavedModel, tf.compat.v1.MetaGraphDef, tf.compat.v1.GraphDef)
 # The first field of a text file says which message it is of.

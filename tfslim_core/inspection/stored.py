@@ -13,7 +13,8 @@ import tensorflow as tf
 from tfslim_core.bundle import Bundle
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import CONTROL, EXTERNAL_BYTES, Graph
-from tfslim_core.saved_model.read import SavedModel, one_line, open_checkpoint
+from tfslim_core.one_line import one_line
+from tfslim_core.saved_model.read import SavedModel, open_checkpoint
 from tfslim_core.weights import Weight
 
 _BOOKKEEPING = "_CHECKPOINTABLE_OBJECT_GRAPH"

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from tfslim_core import buckets, storage
@@ -18,6 +19,7 @@ from tfslim_core.buckets import Address, Entry
 from tfslim_core.errors import ModelError, StorageError, TfslimError
 from tfslim_core.publishing.admission import check_validated
 from tfslim_core.publishing.records import Record, read_records, record_of
+from tfslim_core.publishing.retention import keep_only
 from tfslim_core.publishing.versions import (
     LEAST_KEPT,
     MODEL_FILES,
@@ -71,7 +73,7 @@ def publish(optimized: Path, base: Address, verdict: Verdict, *, keep: int | Non
             raise
     finally:
         _remove(staged)
-    removed, notes = _keep_only(base, keep)
+    removed, notes = keep_only(keep, lambda: shelf(base), partial(_removed, base), partial(_remove_rolled_back, base))
     return Published(str(target), version, removed, carries_warmup_requests(optimized), (*warnings, *notes))
 
 
@@ -189,23 +191,6 @@ def _hide(base: Address, name: str, target: int) -> None:
     _remove(base / name, MODEL_FILES)
 
 
-def _keep_only(base: Address, keep: int | None) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Remove what is older than the versions to keep; which these were, and what to tell if that failed."""
-    removed: list[int] = []
-    try:
-        if keep:
-            for number in shelf(base).due(keep):
-                if _removed(base, number):
-                    removed.append(number)
-            now = shelf(base)
-            for number in now.due_rolled_back(keep):
-                for name in now.rolled_back[number].names:
-                    _remove(base / name)
-    except TfslimError as error:
-        return tuple(removed), (f"older versions are still there: {error}",)
-    return tuple(removed), ()
-
-
 def _removed(base: Address, number: int) -> bool:
     """Remove a version, unless a rollback at this moment leaves too few; whether it was.
 
@@ -223,6 +208,11 @@ def _removed(base: Address, number: int) -> bool:
         return True
     finally:
         buckets.delete([mark])
+
+
+def _remove_rolled_back(base: Address, names: tuple[str, ...]) -> None:
+    for name in names:
+        _remove(base / name)
 
 
 def _clean_up(base: Address) -> set[int]:

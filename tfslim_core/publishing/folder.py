@@ -12,6 +12,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from tfslim_core import storage
@@ -19,6 +20,7 @@ from tfslim_core.errors import ModelError
 from tfslim_core.publishing import staged
 from tfslim_core.publishing.admission import check_validated
 from tfslim_core.publishing.records import Record, read_records, record_of
+from tfslim_core.publishing.retention import keep_only
 from tfslim_core.publishing.versions import (
     LEAST_KEPT,
     MODEL_FILES,
@@ -65,7 +67,7 @@ def publish(optimized: Path, base: Path, verdict: Verdict, *, keep: int | None =
             storage.sync(copy)
             record = record_of(verdict, digest, storage.size(copy))
             version = _shown(copy, base, record)
-    removed, notes = _keep_only(base, keep)
+    removed, notes = keep_only(keep, lambda: shelf(base), partial(_removed, base), partial(_remove_rolled_back, base))
     target = base / str(version)
     return Published(target, version, removed, carries_warmup_requests(target), (*warnings, *notes))
 
@@ -200,24 +202,6 @@ def _claimed(base: Path, number: int, record: Record) -> bool:
     return True
 
 
-def _keep_only(base: Path, keep: int | None) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Remove what is older than the versions to keep; which these were, and what to tell if that failed."""
-    removed: list[int] = []
-    try:
-        if keep:
-            for number in shelf(base).due(keep):
-                if _removed(base, number):
-                    removed.append(number)
-            now = shelf(base)
-            for number in now.due_rolled_back(keep):
-                for path in _set_aside(base, now.rolled_back[number].names):
-                    _delete(path)
-    except (OSError, ModelError) as error:
-        said = getattr(error, "strerror", None) or error
-        return tuple(removed), (f"older versions are still there: {said}",)
-    return tuple(removed), ()
-
-
 def _removed(base: Path, number: int) -> bool:
     """Remove a version, unless a rollback has left too few; whether it was."""
     with _alone(base):
@@ -228,6 +212,11 @@ def _removed(base: Path, number: int) -> bool:
     for path in hidden:
         _delete(path)
     return True
+
+
+def _remove_rolled_back(base: Path, names: tuple[str, ...]) -> None:
+    for path in _set_aside(base, names):
+        _delete(path)
 
 
 @contextmanager

@@ -242,7 +242,9 @@ def check_keep(keep: int | None) -> int | None:
     if not keep:
         return None
     if keep < LEAST_KEPT:
-        raise UsageError(f"keep {keep}: at least {LEAST_KEPT}, the version that is served and the one to roll back to")
+        raise UsageError(
+            f"keep {keep}: at least {LEAST_KEPT}, the version that is served and the one to roll back to; 0 keeps all"
+        )
     return keep
 
 

@@ -19,7 +19,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from tfslim_core.claims import check_claims
 from tfslim_core.errors import GraphError, ModelError, nearest
-from tfslim_core.one_line import one_line as one_line
+from tfslim_core.one_line import one_line
 from tfslim_core.saved_model.checkpoint_index import check_index
 from tfslim_core.saved_model.unfolding import check_unfolding
 from tfslim_core.storage import inside

@@ -31,8 +31,9 @@ from tfslim_core.graph import (
     parse_input,
     renamed,
 )
+from tfslim_core.one_line import one_line
 from tfslim_core.saved_model.freed_memory import give_back_freed_memory
-from tfslim_core.saved_model.read import SavedModel, one_line, open_checkpoint
+from tfslim_core.saved_model.read import SavedModel, open_checkpoint
 from tfslim_core.weights import Array, Weight
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"

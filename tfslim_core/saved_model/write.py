@@ -29,11 +29,11 @@ from tfslim_core.encodings.scheme import Form, Nodes
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import Graph, Input, NameMaker, NodeDef, constant, control_inputs, make_node
 from tfslim_core.loop_frames import brought_in, loops_around
+from tfslim_core.one_line import one_line
 from tfslim_core.origins import write_origins
 from tfslim_core.quantization.placements import choose, place, use_of
 from tfslim_core.saved_model.compact import compact
 from tfslim_core.saved_model.freed_memory import give_back_freed_memory
-from tfslim_core.saved_model.read import one_line
 from tfslim_core.weights import ALIGNMENT, Array, Weight
 
 INLINE_BYTES = 16 * 1024  # a smaller weight stays a constant: a variable's nodes and index entry would weigh as much

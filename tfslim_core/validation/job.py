@@ -165,7 +165,7 @@ def validate(
     models = _timed_on(compared_models(original, optimized, costs), timed)
     judged = gate.evaluate(parsed, findings, models, main_output)
     chosen = main_output or _main_of(summaries)
-    worst = {name: _worst(found, summaries[name], chosen) for name, found in findings.items() if name in summaries}
+    worst = {name: _worst(found, chosen) for name, found in findings.items() if name in summaries}
     verdict = Verdict(
         verdict=judged.outcome,
         reasons=judged.reasons,
@@ -330,7 +330,7 @@ def _main_of(summaries: Mapping[str, DatasetSummary]) -> str | None:
     return None
 
 
-def _worst(found: gate.Findings, summary: DatasetSummary, main: str | None) -> list[tuple[str, WorstCase]]:
+def _worst(found: gate.Findings, main: str | None) -> list[tuple[str, WorstCase]]:
     """The main output's worst first, then the others'."""
     keys = sorted(found.outputs, key=lambda key: key != main)
     return [(key, case) for key in keys for case in found.outputs[key].worst][:_WORST_TOLD]

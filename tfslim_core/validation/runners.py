@@ -23,6 +23,7 @@ from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
 from tfslim_core import errors
 from tfslim_core.errors import JobError, TfslimError, UsageError, nearest
+from tfslim_core.redacting import without_secrets
 
 IN_PROCESS = "FnApiRunner"
 # DirectRunner of Beam 2.77 first looks for Prism, a program, on the network.
@@ -76,7 +77,9 @@ def check_reachable(options: PipelineOptions, paths: Mapping[str, str]) -> None:
     """
     for what, path in paths.items():
         if _URL.match(path):
-            raise UsageError(f"{what}: {path}: the job reads local paths; copy it to this machine first")
+            raise UsageError(
+                f"{what}: {without_secrets(path)}: the job reads local paths; copy it to this machine first"
+            )
     where = _elsewhere(options)
     if where is None:
         return

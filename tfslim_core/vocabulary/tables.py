@@ -16,7 +16,7 @@ from tfslim_core import ops
 from tfslim_core.bundle import AssetEntry, Bundle
 from tfslim_core.errors import ModelError
 from tfslim_core.graph import CONTROL, Graph, NodeDef, constant, data_inputs, make_node, needed, parse_input, renamed
-from tfslim_core.saved_model.read import one_line
+from tfslim_core.one_line import one_line
 from tfslim_core.saved_model.write import inline_constant
 from tfslim_core.weights import Array, Weight
 

@@ -1,4 +1,6 @@
 import json
+import re
+from dataclasses import replace
 
 from google.protobuf import json_format
 from kfp import dsl
@@ -30,16 +32,29 @@ def test_the_digest_is_of_what_runs():
     assert one.digest == prepare("slim", slim, VALUES).digest != two.digest
 
 
+def test_the_digest_is_not_of_names_that_the_compiler_gives():
+    """It numbers components and executors of one name in another order in each process."""
+    job = prepare("slim", slim, VALUES)
+    text = json.dumps(job.spec)
+    renamed = json.loads(re.sub(r'"(comp|exec)-([\w-]+)"', r'"\1-other-\2"', text))
+    assert replace(job, spec=renamed).digest == job.digest
+    other = json.loads(text.replace("api.freeze", "api.thaw"))
+    assert replace(job, spec=other).digest != job.digest
+
+
 def test_secrets_are_hidden():
     given = {
         "model": "https://me:hunter2@host/model?X-Goog-Signature=abc&x=1",
         "beam_options": ["--password=hunter2", "--runner=FlinkRunner", "--api-key: hunter2"],
         "access_token": "hunter2",
+        "data": ["https://account.example.com/d?sv=1&sig=hunter2"],
+        "signature": "serving_default",
         "batch_size": 32,
     }
     shown = redacted(given)
     assert "hunter2" not in json.dumps(shown)
     assert "abc" not in shown["model"]
+    assert shown["signature"] == "serving_default"
     assert shown["beam_options"][1] == "--runner=FlinkRunner"
     assert (shown["model"][:8], shown["model"][-4:], shown["batch_size"]) == ("https://", "&x=1", 32)
 
