@@ -322,13 +322,21 @@ def test_examples_without_a_label_are_told_and_do_not_count():
     found = judge({"scores": output(SCORES)}, "label_accuracy_drop<=0.1", labels=labels, without_label=20)
     assert (found.outcome, found.checks[0].examples) == ("pass", 80)
     assert found.reasons[1] == (
-        "Dataset 'test': 20 of 100 examples have no label; metrics against labels leave them out."
+        "Dataset 'test': 20 of 100 examples have no label that answers can be held against; metrics against "
+        "labels leave them out."
     )
     few = judge({"scores": output(SCORES)}, "label_accuracy_drop<=0.1", labels=labels, without_label=80)
     assert few.outcome == "inconclusive"
     none = judge({"scores": output(SCORES)}, "label_accuracy_drop<=0.1", labels=labels, without_label=95)
     assert none.outcome == "inconclusive"
     assert none.reasons[0] == "On dataset 'test' label_accuracy_drop rests on 5 examples; fewer than 10 prove nothing."
+
+
+def test_labels_that_are_no_class_are_told():
+    labels = {"accuracy": LabelMetric(original=0.7, optimized=0.7, difference=0.0, interval=(-0.01, 0.01))}
+    found = judge({"scores": output(SCORES)}, "label_accuracy_drop<=0.1", labels=labels, of_no_class=30)
+    assert found.outcome == "pass"
+    assert found.reasons[1].startswith("Dataset 'test': 30 of 100 examples have a label that is none of the classes")
 
 
 def test_a_failing_check_points_at_the_worst_examples():

@@ -98,7 +98,8 @@ class Findings:
     """What a run found on one dataset.
 
     failures: examples that the original answered and the optimized model could not; first_failure: its error.
-    labels: metric -> both models' values; None where no label was named. without_label: examples that have none.
+    labels: metric -> both models' values; None where no label was named. without_label: examples that have none;
+    of_no_class: those whose label is none of the classes.
     slices: key -> slice -> what was found on it. cut_off: files whose end could not be read, each with where it begins.
     """
 
@@ -110,6 +111,7 @@ class Findings:
     labels: Mapping[str, LabelMetric] | None = None
     latency_ms: LatencyPair = field(default_factory=LatencyPair)
     without_label: int = 0
+    of_no_class: int = 0
     slices: Mapping[str, Mapping[str, Findings]] = field(default_factory=dict)
     cut_off: Sequence[str] = ()
 
@@ -261,10 +263,16 @@ def evaluate(
     if not checks and not doubts:
         doubts.append("No check was made.")
     notes = [
-        f"Dataset {name!r}: {found.without_label:,} of {found.examples:,} examples have no label; metrics against "
-        "labels leave them out."
+        f"Dataset {name!r}: {found.without_label:,} of {found.examples:,} examples have no label that answers can "
+        "be held against; metrics against labels leave them out."
         for name, found in datasets.items()
         if found.without_label
+    ]
+    notes += [
+        f"Dataset {name!r}: {found.of_no_class:,} of {found.examples:,} examples have a label that is none of the "
+        "classes, which counts as wrong for both models; are they numbered from 0 on?"
+        for name, found in datasets.items()
+        if found.of_no_class
     ]
     notes += [
         f"Dataset {name!r}: what could not be read was not compared: {_few(found.cut_off)}."

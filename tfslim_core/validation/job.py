@@ -307,6 +307,7 @@ def _found(summary: DatasetSummary, starts: Mapping[int, int], bad_records: int,
         labels=summary.labels,
         latency_ms=latency,
         without_label=summary.without_label,
+        of_no_class=summary.of_no_class,
         slices={
             key: {name: _found(part, starts, 0, LatencyPair()) for name, part in parts.items()}
             for key, parts in summary.slices.items()
