@@ -112,10 +112,7 @@ def _read_tfrecord(part: Range, rows: int, keys: frozenset[str] | None) -> Itera
             file.seek(part.start)
         try:
             for data in read_frames(file, part.stop):
-                try:
-                    yield _tfrecord_record(number, data)
-                except DataError as error:
-                    yield BadRecord(number, str(error))
+                yield _tfrecord_record(number, data)
                 number += 1
         except DataError as error:
             yield BadRecord(number, f"{error}; the file is not read on", ends=True)
@@ -124,9 +121,13 @@ def _read_tfrecord(part: Range, rows: int, keys: frozenset[str] | None) -> Itera
 
 
 def _tfrecord_record(number: int, data: bytes) -> Record:
-    request = parse_prediction_log(data)
-    if request is None:
-        return Record(number, parse_example(data), from_flat, whole=data)
+    """A request, a tf.Example, or what only a model that takes it serialized knows how to read."""
+    try:
+        request = parse_prediction_log(data)
+        if request is None:
+            return Record(number, parse_example(data), from_flat, whole=data)
+    except DataError as error:
+        return Record(number, None, from_flat, whole=data, unread=str(error))
     signature, inputs = request
     if isinstance(inputs, dict):
         sizes = {len(array) for array in inputs.values() if array.ndim}
