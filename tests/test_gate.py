@@ -55,6 +55,13 @@ def test_an_expression_is_read_and_written_back(text, gate):
     assert parse(str(gate)) == gate
 
 
+def test_a_bound_keeps_its_digits_and_a_value_has_those_that_tell_them_apart():
+    assert str(parse("top1_agreement>=0.98999999999")) == "top1_agreement>=0.98999999999"
+    failed = judge({"y": output(np.arange(40.0), np.arange(40.0) + 1.0000001)}, "max_abs_error<=1")
+    assert "max_abs_error of 'y' is 1.0000001 (" in failed.reasons[0]
+    assert failed.reasons[0].endswith("the gate asks for <= 1.")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

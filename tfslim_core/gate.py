@@ -47,6 +47,7 @@ FEWEST_OF_ALL = 10
 _WITHOUT_INTERVAL = ("max_abs_error", "nan_mismatches")
 _QUANTILES = {"p50_abs_error": 0.5, "p99_abs_error": 0.99, "p999_abs_error": 0.999}
 _WORST_NAMED = 3
+_MOST_ADVISED = 10**9  # examples: what would take more is not settled by more of them
 _TOLD_FILES = 3
 # The dataset of a check on the models themselves.
 NO_DATASET = ""
@@ -90,7 +91,7 @@ class Gate:
     def __str__(self) -> str:
         place = ",".join(filter(None, (self.dataset, self.slice)))
         output = f"{self.output}:" if self.output else ""
-        return f"{output}{self.metric}{self.op}{self.bound:g}{'@' if place else ''}{place}"
+        return f"{output}{self.metric}{self.op}{self.bound:.15g}{'@' if place else ''}{place}"
 
 
 @dataclass(frozen=True)
@@ -401,9 +402,9 @@ def _judge_value(gate: Gate, place: _Place | None, found: _Value, what: str, poi
         check.value = None
         return _Judged(check, doubt=f"{where} has no value, so '{gate}' cannot be judged.")
     check.passed = gate.holds(found.value)
-    asks = f"the gate asks for {gate.op} {gate.bound:g}"
+    asks = f"the gate asks for {gate.op} {gate.bound:.15g}"
     if not check.passed:
-        return _Judged(check, failure=f"{where} is {found.value:.6g}{pointers}; {asks}.")
+        return _Judged(check, failure=f"{where} is {_in_digits(gate, found.value)}{pointers}; {asks}.")
     if place is None:
         return _Judged(check)
     if place.found.examples < FEWEST_OF_ALL:  # for which there is one doubt on the whole place
@@ -417,7 +418,7 @@ def _judge_value(gate: Gate, place: _Place | None, found: _Value, what: str, poi
         return _Judged(check, doubt=few)
     if gate.metric in _WITHOUT_INTERVAL or found.certain:
         return _Judged(check)
-    known = f"{where} is {found.value:.6g} on {found.examples:,} examples"
+    known = f"{where} is {_in_digits(gate, found.value)} on {found.examples:,} examples"
     if found.interval is None:
         return _Judged(check, doubt=f"{known}, of which no interval can be told; {asks}.")
     low, high = (math.inf * side if end is None else end for end, side in zip(found.interval, (-1, 1), strict=True))
@@ -442,7 +443,14 @@ def _would_do(gate: Gate, value: float, examples: int, low: float, high: float) 
     if not room or gate.op == "==" or not math.isfinite(spread):
         return ""
     # An interval narrows with the square root of the examples.
-    return f"; about {math.ceil(examples * (spread / room) ** 2):,} examples would do if it stays so"
+    many = math.ceil(examples * (spread / room) ** 2)
+    return f"; about {many:,} examples would do if it stays so" if many <= _MOST_ADVISED else ""
+
+
+def _in_digits(gate: Gate, value: float) -> str:
+    """A value in six digits, or in so many that it is seen on which side of the bound it is."""
+    short = f"{value:.6g}"
+    return short if gate.holds(float(short)) == gate.holds(value) else f"{value:.15g}"
 
 
 def _pointers(gate: Gate, place: _Place, main: str | None, summary: OutputSummary | None) -> str:

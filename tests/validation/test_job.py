@@ -404,6 +404,10 @@ def test_another_interface_is_refused_before_any_data_is_run(tmp_path):
         ({"gates": ["z:cosine>=1"]}, "no output 'z'"),
         ({"main_output": "z"}, "--main-output: no output 'z'"),
         ({"gates": ["label_accuracy_drop<=0"]}, "--label"),
+        ({"batch_size": 0}, "the batch size is 0"),
+        ({"fail_on_bad_records": -1}, "from 0 to 1"),
+        ({"fail_on_bad_records": 50}, "from 0 to 1"),
+        ({"fail_on_bad_records": float("nan")}, "from 0 to 1"),
     ],
 )
 def test_usage_errors_are_told_before_the_run(linear, numbers, tmp_path, options, says):

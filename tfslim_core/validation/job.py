@@ -115,6 +115,7 @@ def validate(
     runners.check_reachable(options, {**paths, **{f"--data {name}": path for name, path in data.items()}})
     before, after = (signatures_of(path, tuple(tags)) for path in (original, optimized))
     _check_latency_batches(parsed, latency_batches, measured=measure_costs)
+    _check_numbers(batch_size, fail_on_bad_records)
     datasets = {name: open_dataset(name, path) for name, path in data.items()}
     firsts = {name: first_records(dataset) for name, dataset in datasets.items()}
     served = before[choose_signature(before, signature, [r for rs in firsts.values() for r in rs], _paths(data))]
@@ -250,6 +251,13 @@ def _check_latency_batches(gates: Sequence[gate.Gate], sizes: Sequence[int], *, 
     for one in gates:
         if not measured and one.metric in gate.MODEL_METRICS and one.metric != "size_ratio":
             raise UsageError(f"gate '{one}' needs what --no-costs leaves out; drop one of the two")
+
+
+def _check_numbers(batch_size: int, fail_on_bad_records: float) -> None:
+    if batch_size < 1:
+        raise UsageError(f"the batch size is {batch_size}; a batch has one example or more")
+    if not 0 <= fail_on_bad_records <= 1:
+        raise UsageError(f"--fail-on-bad-records is {fail_on_bad_records}; it is a share, from 0 to 1")
 
 
 def _check_bad_records(
