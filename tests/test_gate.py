@@ -339,6 +339,22 @@ def test_examples_without_a_label_are_told_and_do_not_count():
     assert none.reasons[0] == "On dataset 'test' label_accuracy_drop rests on 5 examples; fewer than 10 prove nothing."
 
 
+def test_of_many_slices_the_worst_are_told_and_how_many_more_there_are():
+    def part(error, examples=40):
+        return findings({"y": output(np.arange(examples) + 0.5, np.arange(examples) + 0.5 + error)})
+
+    broken = {f"k={{}}{number:03}": part(number / 8) for number in range(100)}
+    small = {f"k=small{number}": part(0, 3) for number in range(20)}
+    slices = {"k": {**broken, **small}}
+    gate = "max_abs_error<=1@k=*"
+    found = judge({"y": output(np.arange(40.0))}, gate, slices=slices)
+    assert (found.outcome, len(found.checks)) == ("fail", 120)
+    assert len(found.reasons) == 12
+    assert "slice 'k={}099', max_abs_error of 'y' is 12.375" in found.reasons[0]
+    assert found.reasons[5] == f"'{gate}' says the same of 86 more slices of dataset 'test'."
+    assert found.reasons[11] == "The same is so of 15 more slices of dataset 'test'."
+
+
 def test_labels_that_are_no_class_are_told():
     labels = {"accuracy": LabelMetric(original=0.7, optimized=0.7, difference=0.0, interval=(-0.01, 0.01))}
     found = judge({"scores": output(SCORES)}, "label_accuracy_drop<=0.1", labels=labels, of_no_class=30)

@@ -15,6 +15,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tfslim_core import cost_ratios
 from tfslim_core.errors import UsageError, nearest
@@ -49,6 +50,7 @@ _QUANTILES = {"p50_abs_error": 0.5, "p99_abs_error": 0.99, "p999_abs_error": 0.9
 _WORST_NAMED = 3
 _MOST_ADVISED = 10**9  # examples: what would take more is not settled by more of them
 _TOLD_FILES = 3
+_TOLD_SLICES = 5
 # The dataset of a check on the models themselves.
 NO_DATASET = ""
 
@@ -249,15 +251,17 @@ def evaluate(
         if not found.outputs:
             continue
         used = on_data if gates else default_gates(found.outputs, chosen)
+        few: list[str] = []
         for gate in used:
             for place in _places(gate, name, found):
                 judged.append(_judge(gate, place, chosen, asked=bool(gates)))
-                doubts += _too_few(place) if place.slice is not None else []
+                few += _too_few(place) if place.slice is not None else []
+        doubts += _shortened(list(dict.fromkeys(few)), "The same is so of", name)
         if not gates and all(gate.metric == "nan_mismatches" for gate in used):
             doubts.append(f"On dataset {name!r} no output varies, so nothing compares the answers.")
     doubts += _nowhere(on_data, datasets)
-    failures = [one.failure for one in judged if one.failure]
-    doubts += [one.doubt for one in judged if one.doubt]
+    failures = _sentences(judged, "failure")
+    doubts += _sentences(judged, "doubt")
     checks = [
         one.check.model_copy(update={"undecided": one.check.undecided or one.doubt is not None}) for one in judged
     ]
@@ -287,6 +291,26 @@ def evaluate(
     total = sum(found.examples for found in datasets.values())
     held = "The one check holds" if len(checks) == 1 else f"All {len(checks)} checks hold"
     return Judgement("pass", [f"{held} on {total:,} examples.", *notes], checks)
+
+
+def _sentences(judged: Iterable[_Judged], kind: Literal["failure", "doubt"]) -> list[str]:
+    """Why not: of a gate on many slices of a dataset those farthest from its bound, and how many more there are."""
+    groups: dict[tuple[str, str], list[_Judged]] = {}
+    for one in judged:
+        if getattr(one, kind):
+            groups.setdefault((one.check.expr, one.check.dataset), []).append(one)
+    told = []
+    for (expr, dataset), some in groups.items():
+        if len(some) > _TOLD_SLICES:
+            some.sort(key=lambda one: -abs((one.check.value or 0.0) - one.check.bound))
+        told += _shortened([getattr(one, kind) for one in some], f"'{expr}' says the same of", dataset)
+    return told
+
+
+def _shortened(told: Sequence[str], same: str, dataset: str) -> list[str]:
+    """The first few sentences on slices, and one on how many more there are, which begins with `same`."""
+    rest = len(told) - _TOLD_SLICES
+    return [*told[:_TOLD_SLICES], f"{same} {rest:,} more slices of dataset {dataset!r}."] if rest > 1 else [*told]
 
 
 def _few(places: Sequence[str]) -> str:
