@@ -55,6 +55,13 @@ def test_an_expression_is_read_and_written_back(text, gate):
     assert parse(str(gate)) == gate
 
 
+def test_a_bound_keeps_its_digits_and_a_value_has_those_that_tell_them_apart():
+    assert str(parse("top1_agreement>=0.98999999999")) == "top1_agreement>=0.98999999999"
+    failed = judge({"y": output(np.arange(40.0), np.arange(40.0) + 1.0000001)}, "max_abs_error<=1")
+    assert "max_abs_error of 'y' is 1.0000001 (" in failed.reasons[0]
+    assert failed.reasons[0].endswith("the gate asks for <= 1.")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -322,13 +329,37 @@ def test_examples_without_a_label_are_told_and_do_not_count():
     found = judge({"scores": output(SCORES)}, "label_accuracy_drop<=0.1", labels=labels, without_label=20)
     assert (found.outcome, found.checks[0].examples) == ("pass", 80)
     assert found.reasons[1] == (
-        "Dataset 'test': 20 of 100 examples have no label; metrics against labels leave them out."
+        "Dataset 'test': 20 of 100 examples have no label that answers can be held against; metrics against "
+        "labels leave them out."
     )
     few = judge({"scores": output(SCORES)}, "label_accuracy_drop<=0.1", labels=labels, without_label=80)
     assert few.outcome == "inconclusive"
     none = judge({"scores": output(SCORES)}, "label_accuracy_drop<=0.1", labels=labels, without_label=95)
     assert none.outcome == "inconclusive"
     assert none.reasons[0] == "On dataset 'test' label_accuracy_drop rests on 5 examples; fewer than 10 prove nothing."
+
+
+def test_of_many_slices_the_worst_are_told_and_how_many_more_there_are():
+    def part(error, examples=40):
+        return findings({"y": output(np.arange(examples) + 0.5, np.arange(examples) + 0.5 + error)})
+
+    broken = {f"k={{}}{number:03}": part(number / 8) for number in range(100)}
+    small = {f"k=small{number}": part(0, 3) for number in range(20)}
+    slices = {"k": {**broken, **small}}
+    gate = "max_abs_error<=1@k=*"
+    found = judge({"y": output(np.arange(40.0))}, gate, slices=slices)
+    assert (found.outcome, len(found.checks)) == ("fail", 120)
+    assert len(found.reasons) == 12
+    assert "slice 'k={}099', max_abs_error of 'y' is 12.375" in found.reasons[0]
+    assert found.reasons[5] == f"'{gate}' says the same of 86 more slices of dataset 'test'."
+    assert found.reasons[11] == "The same is so of 15 more slices of dataset 'test'."
+
+
+def test_labels_that_are_no_class_are_told():
+    labels = {"accuracy": LabelMetric(original=0.7, optimized=0.7, difference=0.0, interval=(-0.01, 0.01))}
+    found = judge({"scores": output(SCORES)}, "label_accuracy_drop<=0.1", labels=labels, of_no_class=30)
+    assert found.outcome == "pass"
+    assert found.reasons[1].startswith("Dataset 'test': 30 of 100 examples have a label that is none of the classes")
 
 
 def test_a_failing_check_points_at_the_worst_examples():

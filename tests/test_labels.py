@@ -208,7 +208,34 @@ def test_class_names_score_like_class_numbers():
 
 def test_text_labels_are_numbers_where_the_model_answers_none():
     assert summary([b"1", b"0"], SCORES)["accuracy"].original == 1
-    assert summary([b"one", b"0"], SCORES)["accuracy"].original is None
+    assert summary([b"one", b"two"], SCORES)["accuracy"].original is None
+
+
+def test_text_that_is_no_label_takes_no_other_label_with_it():
+    labels = [b"1", b"N/A", b"nan", b"0", 2**70, None]
+    found = stats(labels, np.float32([[0.2, 0.8]] * 6))
+    assert (found.examples, found.missing, found.of_no_class) == (3, 3, 1)
+    assert found.summary()["accuracy"].original == 1 / 3
+    # Whatever they came along with.
+    alone = LabelStats()
+    for place, label in enumerate(labels):
+        alone.merge(stats([label], np.float32([[0.2, 0.8]]), first=place))
+    assert alone.summary() == found.summary()
+
+
+def test_an_answer_of_nan_is_never_right():
+    broken = np.full((40, 3), np.nan, np.float32)
+    sound = np.tile(np.float32([5, 1, 0]), (40, 1))
+    assert summary([0] * 40, sound, broken)["accuracy"].optimized == 0
+    classes = np.array([[b"cat", b"dog", b"cow"]] * 40, object)
+    named = summary([b"cat"] * 40, {"scores": sound, "c": classes}, {"scores": broken, "c": classes})["accuracy"]
+    assert (named.original, named.optimized) == (1, 0)
+
+
+def test_labels_of_no_class_are_counted():
+    assert stats([0, 1, 2, 3, -1, 0.5], np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]]).of_no_class == 3
+    classes = np.array([[b"cat", b"dog"]] * 2, object)
+    assert stats([b"cat", b"cow"], {"scores": SCORES, "classes": classes}).of_no_class == 1
 
 
 def test_a_log_loss_is_never_infinite():

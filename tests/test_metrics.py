@@ -288,6 +288,7 @@ def test_an_answer_without_a_batch_axis_counts_as_one():
     stats.add_batch(np.asarray(2.0), np.asarray(2.5), [7, 8, 9])
     assert stats.summary().worst[0].index == 7
     assert stats.summary().metrics.max_abs_error == 0.5
+    assert stats.summary().examples == 5
 
 
 def test_only_the_worst_examples_are_described():

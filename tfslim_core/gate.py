@@ -15,6 +15,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tfslim_core import cost_ratios
 from tfslim_core.errors import UsageError, nearest
@@ -47,7 +48,9 @@ FEWEST_OF_ALL = 10
 _WITHOUT_INTERVAL = ("max_abs_error", "nan_mismatches")
 _QUANTILES = {"p50_abs_error": 0.5, "p99_abs_error": 0.99, "p999_abs_error": 0.999}
 _WORST_NAMED = 3
+_MOST_ADVISED = 10**9  # examples: what would take more is not settled by more of them
 _TOLD_FILES = 3
+_TOLD_SLICES = 5
 # The dataset of a check on the models themselves.
 NO_DATASET = ""
 
@@ -90,7 +93,7 @@ class Gate:
     def __str__(self) -> str:
         place = ",".join(filter(None, (self.dataset, self.slice)))
         output = f"{self.output}:" if self.output else ""
-        return f"{output}{self.metric}{self.op}{self.bound:g}{'@' if place else ''}{place}"
+        return f"{output}{self.metric}{self.op}{self.bound:.15g}{'@' if place else ''}{place}"
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ class Findings:
     """What a run found on one dataset.
 
     failures: examples that the original answered and the optimized model could not; first_failure: its error.
-    labels: metric -> both models' values; None where no label was named. without_label: examples that have none.
+    labels: metric -> both models' values; None where no label was named. without_label: examples that have none;
+    of_no_class: those whose label is none of the classes.
     slices: key -> slice -> what was found on it. cut_off: files whose end could not be read, each with where it begins.
     """
 
@@ -110,6 +114,7 @@ class Findings:
     labels: Mapping[str, LabelMetric] | None = None
     latency_ms: LatencyPair = field(default_factory=LatencyPair)
     without_label: int = 0
+    of_no_class: int = 0
     slices: Mapping[str, Mapping[str, Findings]] = field(default_factory=dict)
     cut_off: Sequence[str] = ()
 
@@ -246,25 +251,33 @@ def evaluate(
         if not found.outputs:
             continue
         used = on_data if gates else default_gates(found.outputs, chosen)
+        few: list[str] = []
         for gate in used:
             for place in _places(gate, name, found):
                 judged.append(_judge(gate, place, chosen, asked=bool(gates)))
-                doubts += _too_few(place) if place.slice is not None else []
+                few += _too_few(place) if place.slice is not None else []
+        doubts += _shortened(list(dict.fromkeys(few)), "The same is so of", name)
         if not gates and all(gate.metric == "nan_mismatches" for gate in used):
             doubts.append(f"On dataset {name!r} no output varies, so nothing compares the answers.")
     doubts += _nowhere(on_data, datasets)
-    failures = [one.failure for one in judged if one.failure]
-    doubts += [one.doubt for one in judged if one.doubt]
+    failures = _sentences(judged, "failure")
+    doubts += _sentences(judged, "doubt")
     checks = [
         one.check.model_copy(update={"undecided": one.check.undecided or one.doubt is not None}) for one in judged
     ]
     if not checks and not doubts:
         doubts.append("No check was made.")
     notes = [
-        f"Dataset {name!r}: {found.without_label:,} of {found.examples:,} examples have no label; metrics against "
-        "labels leave them out."
+        f"Dataset {name!r}: {found.without_label:,} of {found.examples:,} examples have no label that answers can "
+        "be held against; metrics against labels leave them out."
         for name, found in datasets.items()
         if found.without_label
+    ]
+    notes += [
+        f"Dataset {name!r}: {found.of_no_class:,} of {found.examples:,} examples have a label that is none of the "
+        "classes, which counts as wrong for both models; are they numbered from 0 on?"
+        for name, found in datasets.items()
+        if found.of_no_class
     ]
     notes += [
         f"Dataset {name!r}: what could not be read was not compared: {_few(found.cut_off)}."
@@ -278,6 +291,26 @@ def evaluate(
     total = sum(found.examples for found in datasets.values())
     held = "The one check holds" if len(checks) == 1 else f"All {len(checks)} checks hold"
     return Judgement("pass", [f"{held} on {total:,} examples.", *notes], checks)
+
+
+def _sentences(judged: Iterable[_Judged], kind: Literal["failure", "doubt"]) -> list[str]:
+    """Why not: of a gate on many slices of a dataset those farthest from its bound, and how many more there are."""
+    groups: dict[tuple[str, str], list[_Judged]] = {}
+    for one in judged:
+        if getattr(one, kind):
+            groups.setdefault((one.check.expr, one.check.dataset), []).append(one)
+    told = []
+    for (expr, dataset), some in groups.items():
+        if len(some) > _TOLD_SLICES:
+            some.sort(key=lambda one: -abs((one.check.value or 0.0) - one.check.bound))
+        told += _shortened([getattr(one, kind) for one in some], f"'{expr}' says the same of", dataset)
+    return told
+
+
+def _shortened(told: Sequence[str], same: str, dataset: str) -> list[str]:
+    """The first few sentences on slices, and one on how many more there are, which begins with `same`."""
+    rest = len(told) - _TOLD_SLICES
+    return [*told[:_TOLD_SLICES], f"{same} {rest:,} more slices of dataset {dataset!r}."] if rest > 1 else [*told]
 
 
 def _few(places: Sequence[str]) -> str:
@@ -393,9 +426,9 @@ def _judge_value(gate: Gate, place: _Place | None, found: _Value, what: str, poi
         check.value = None
         return _Judged(check, doubt=f"{where} has no value, so '{gate}' cannot be judged.")
     check.passed = gate.holds(found.value)
-    asks = f"the gate asks for {gate.op} {gate.bound:g}"
+    asks = f"the gate asks for {gate.op} {gate.bound:.15g}"
     if not check.passed:
-        return _Judged(check, failure=f"{where} is {found.value:.6g}{pointers}; {asks}.")
+        return _Judged(check, failure=f"{where} is {_in_digits(gate, found.value)}{pointers}; {asks}.")
     if place is None:
         return _Judged(check)
     if place.found.examples < FEWEST_OF_ALL:  # for which there is one doubt on the whole place
@@ -409,7 +442,7 @@ def _judge_value(gate: Gate, place: _Place | None, found: _Value, what: str, poi
         return _Judged(check, doubt=few)
     if gate.metric in _WITHOUT_INTERVAL or found.certain:
         return _Judged(check)
-    known = f"{where} is {found.value:.6g} on {found.examples:,} examples"
+    known = f"{where} is {_in_digits(gate, found.value)} on {found.examples:,} examples"
     if found.interval is None:
         return _Judged(check, doubt=f"{known}, of which no interval can be told; {asks}.")
     low, high = (math.inf * side if end is None else end for end, side in zip(found.interval, (-1, 1), strict=True))
@@ -434,7 +467,14 @@ def _would_do(gate: Gate, value: float, examples: int, low: float, high: float) 
     if not room or gate.op == "==" or not math.isfinite(spread):
         return ""
     # An interval narrows with the square root of the examples.
-    return f"; about {math.ceil(examples * (spread / room) ** 2):,} examples would do if it stays so"
+    many = math.ceil(examples * (spread / room) ** 2)
+    return f"; about {many:,} examples would do if it stays so" if many <= _MOST_ADVISED else ""
+
+
+def _in_digits(gate: Gate, value: float) -> str:
+    """A value in six digits, or in so many that it is seen on which side of the bound it is."""
+    short = f"{value:.6g}"
+    return short if gate.holds(float(short)) == gate.holds(value) else f"{value:.15g}"
 
 
 def _pointers(gate: Gate, place: _Place, main: str | None, summary: OutputSummary | None) -> str:

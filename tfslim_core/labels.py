@@ -34,13 +34,15 @@ _COLUMNS = _BINNED + 2 * BINS
 class LabelStats:
     """How both models do against labels: add batches, merge with others, then ask for the summary.
 
-    examples: with a label and an answer. missing: without a label. turned, turned_fives: how many only one of the
-    models gets right, or has among its top five. halved: a lone probability was held against 0.5 for its class.
+    examples: with a label and an answer. missing: without a label, or with a name where no model answers names.
+    of_no_class: with a label that is none of the classes. turned, turned_fives: how many only one of the models gets
+    right, or has among its top five. halved: a lone probability was held against 0.5 for its class.
     """
 
     resampled: bool = True
     examples: int = 0
     missing: int = 0
+    of_no_class: int = 0
     turned: int = 0
     turned_fives: int = 0
     sums: ExactSums = field(default_factory=lambda: ExactSums(_COLUMNS))
@@ -60,6 +62,7 @@ class LabelStats:
         labels: [rows], each a number, bytes, or None where there is none. original, optimized: output key -> [rows, …].
         main: the main output. places: [rows], where the examples are.
         """
+        labels = _numbers_where_no_names(labels, original)
         named = np.array([isinstance(label, bytes) for label in labels], bool)
         absent = np.array([label is None for label in labels], bool)
         self.missing += int(absent.sum())
@@ -75,6 +78,7 @@ class LabelStats:
         """Add what another saw."""
         self.examples += other.examples
         self.missing += other.missing
+        self.of_no_class += other.of_no_class
         self.turned += other.turned
         self.turned_fives += other.turned_fives
         self.sums.merge(other.sums)
@@ -127,18 +131,22 @@ class LabelStats:
 
     def _add(self, labels: Array, original: Outputs, optimized: Outputs, main: str | None, places: Array) -> None:
         outputs = (original, optimized)
-        labels = _numbers_where_no_names(labels, original)
+        labels = labels if isinstance(labels[0], bytes) else _numbers(labels)
         predicted = [predicted_labels(one, main, labels) for one in outputs]
         scores = [one[main] for one in outputs if main is not None and main in one]
         columns = np.zeros((_COLUMNS, len(labels)))
         rights = None
         if predicted[0] is not None and predicted[1] is not None:
-            rights = [np.asarray(answer == labels, bool) for answer in predicted]
+            rights = [
+                np.asarray(answer == labels, bool) & _answered(one, main, len(labels))
+                for answer, one in zip(predicted, outputs, strict=True)
+            ]
         if len(scores) == 2 and scores[0].shape == scores[1].shape:
             floats = [array.astype(np.float64) for array in scores if kind_of(array.dtype) == "float"]
             if len(floats) == 2 and floats[0].ndim == 2 and floats[0].shape[1] > 1:
                 truth = self._truth(labels, original, floats[0].shape)
                 if truth is not None:
+                    self.of_no_class += int((truth < 0).sum())
                     self._add_scores(columns, floats, truth, places)
             elif len(floats) == 2 and floats[0].size == len(labels) and labels.dtype.kind != "O":
                 values = [array.reshape(-1) for array in floats]
@@ -274,16 +282,35 @@ def predicted_labels(outputs: Outputs, main: str | None, labels: Array) -> Array
     return next((array.reshape(rows) for array in alike if array.size == rows), None)
 
 
+def _answered(outputs: Outputs, main: str | None, rows: int) -> Array:
+    """Which examples have a top class, [rows]: argmax takes a NaN for the largest score."""
+    scores = outputs.get(main) if main is not None else None
+    if scores is None or scores.ndim != 2 or kind_of(scores.dtype) != "float":
+        return np.ones(rows, bool)
+    return np.asarray(~np.isnan(scores.astype(np.float64)).any(1))
+
+
 def _numbers_where_no_names(labels: Array, outputs: Outputs) -> Array:
-    """Labels as numbers, unless they are names; text is a number where no output is text, as CSV has it."""
-    if not isinstance(labels[0], bytes):
-        return np.asarray(labels.tolist())
+    """Labels without text where no output is text: it is a number then, as CSV has it, or no label at all."""
     if any(kind_of(array.dtype) == "string" for array in outputs.values()):
         return labels
+    found = np.empty(len(labels), object)
+    found[:] = [_number(label) if isinstance(label, bytes) else label for label in labels]
+    return found
+
+
+def _number(text: bytes) -> float | None:
     try:
-        return np.array([float(label) for label in labels])
+        number = float(text)
     except ValueError:
-        return labels
+        return None
+    return None if math.isnan(number) else number
+
+
+def _numbers(labels: Array) -> Array:
+    """As an array of numbers, those beyond 64 bits as floats."""
+    numbers = np.asarray(labels.tolist())
+    return numbers.astype(np.float64) if numbers.dtype.kind == "O" else numbers
 
 
 def _fill(columns: Array, first: int, original: Array, optimized: Array) -> None:

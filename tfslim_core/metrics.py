@@ -59,10 +59,10 @@ class WorstCase:
 class OutputSummary:
     """What is known of one output after all data was seen.
 
-    examples: compared. mismatches: examples where shape or dtype of the answers differ. scores_classes: see the
-    function. constant: the original answered every example alike. histogram: edges of bins of absolute errors, first 0
-    and last infinite, and one count fewer; None for strings. identical: no value differs. no_flip_possible: see
-    ClassStats.
+    examples: compared; of answers without a batch axis each counts as one. mismatches: examples where shape or dtype of
+    the answers differ. scores_classes: see the function. constant: the original answered every example alike.
+    histogram: edges of bins of absolute errors, first 0 and last infinite, and one count fewer; None for strings.
+    identical: no value differs. no_flip_possible: see ClassStats.
     """
 
     metrics: OutputMetrics
@@ -157,7 +157,6 @@ class ErrorStats:
     resampled: bool = True
 
     kind: Kind | None = None
-    examples: int = 0
     mismatches: int = 0
     elements: int = 0
     exact: int = 0
@@ -192,7 +191,6 @@ class ErrorStats:
             return
         kind = kind_of(original.dtype)
         self.kind = self.kind or kind
-        self.examples += rows
         if original.shape != optimized.shape or original.dtype != optimized.dtype:
             self.mismatches += rows
             self.scores_classes &= scores_classes(kind, original.shape)
@@ -227,7 +225,7 @@ class ErrorStats:
     def merge(self, other: ErrorStats) -> None:
         """Add what another saw."""
         self.kind = self.kind or other.kind
-        for name in ("examples", "mismatches", "elements", "exact", "nan_mismatches", "compared", "finite"):
+        for name in ("mismatches", "elements", "exact", "nan_mismatches", "compared", "finite"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.scores_classes &= other.scores_classes
         self.max_error = max(self.max_error, other.max_error)
@@ -248,11 +246,12 @@ class ErrorStats:
     def summary(self) -> OutputSummary:
         """The metrics of all that was added; what has no meaning for the kind of output, or no data, is None."""
         kind = self.kind or "float"
-        scores = bool(self.examples) and self.scores_classes
+        examples = self.compared + self.mismatches
+        scores = bool(examples) and self.scores_classes
         return OutputSummary(
             metrics=self._metrics(kind, scores),
             kind=kind,
-            examples=self.examples,
+            examples=examples,
             mismatches=self.mismatches,
             scores_classes=scores,
             constant=self.constant and self.only_answer is not None,

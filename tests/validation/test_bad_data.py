@@ -64,6 +64,7 @@ BAD_LINES = {
     "x-object": (GOOD, {"x": {"a": 1}}, "'x': expected numbers, found objects"),
     "x-too-large": (GOOD, {"x": [1e300, 0, 0, 0]}, "'x': expected float32, found numbers out of its range"),
     "x-cut": (GOOD, '{"x": [1, 2,', "the line is not JSON: Expecting value"),
+    "x-twice": (GOOD, '{"x": [1, 2, 3, 4], "x": [4, 3, 2, 1]}', "the line is not JSON: it has the key 'x' twice"),
     "x-list": (GOOD, [{"x": [1, 2, 3, 4]}], LISTED),
     "x-other-key": (GOOD, {"y": 1}, "it lacks x; its keys are: y"),
     "x-odd-key": (GOOD, '{"\\ud800": 1}', "it lacks x; its keys are: \\ud800"),
@@ -156,6 +157,13 @@ def test_parquet_with_nulls_and_nested_lists(models, tmp_path):
     (tmp_path / "out").rename(tmp_path / "first")
     with pytest.raises(DataError, match=r"400 of 400 records are bad.*'x': expected shape \[4\], found \[1, 4\]"):
         run(models, tmp_path / "nested x.parquet")
+
+
+def test_columns_of_one_name_are_refused(models, tmp_path):
+    table = pa.table([pa.array(ROWS.tolist()), pa.array(ROWS[::-1].tolist())], names=["x", "x"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: there are two columns 'x'; each needs a name of its own"):
+        run(models, tmp_path / "a.parquet")
 
 
 def test_keys_that_do_not_match_show_both_sets_and_what_is_near():

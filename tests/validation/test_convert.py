@@ -1,4 +1,6 @@
 import base64
+import datetime
+import decimal
 
 import ml_dtypes
 import numpy as np
@@ -106,6 +108,38 @@ def test_arrays_keep_their_batch_axis():
         from_array(np.zeros((2, 4)), F32, (3,))
     with pytest.raises(DataError, match="expected strings"):
         from_array(np.zeros(2), STRING, ())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.zeros((2, 3), np.complex64),
+        np.zeros((2, 3), "M8[s]"),
+        np.zeros((2, 3), "m8[s]"),
+        np.zeros((2, 3), [("a", "f4")]),
+        np.zeros((2, 3), "V4"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [F32, I64, BOOL])
+def test_arrays_without_real_numbers_are_refused(value, dtype):
+    with pytest.raises(DataError, match="found values of the dtype"):
+        from_array(value, dtype, (3,))
+
+
+def test_bfloat16_is_read_though_numpy_writes_it_without_a_name(tmp_path):
+    bfloat16 = np.dtype(ml_dtypes.bfloat16)
+    np.savez(tmp_path / "a.npz", x=np.arange(6).reshape(2, 3).astype(bfloat16))
+    found = from_array(np.load(tmp_path / "a.npz")["x"], bfloat16, (3,))
+    same(found, np.arange(6).reshape(2, 3).astype(bfloat16))
+    same(cast(found, F32), np.float32([[0, 1, 2], [3, 4, 5]]))
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [(datetime.date(2020, 1, 1), "values of type date"), (decimal.Decimal(1), "of type Decimal")]
+)
+def test_what_parquet_holds_beside_numbers_is_named(value, says):
+    with pytest.raises(DataError, match=says):
+        from_nested([value], F32, (1,))
 
 
 def test_casting_keeps_numbers_that_fit():

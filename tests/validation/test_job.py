@@ -112,6 +112,7 @@ def test_some_records_without_a_label_are_counted_and_left_out(linear, tmp_path)
     records = [{"x": row.tolist(), "label": label} for row, label in zip(x, labels, strict=True)]
     del records[7]["label"]
     records[30]["label"] = None
+    records[31]["label"] = 7
     path = write(tmp_path / "a.jsonl", *records)
     found = run(linear("a"), linear("b"), path, tmp_path / "out", "label_accuracy_drop<=0", label="label")
     result = found.verdict.datasets["test"]
@@ -119,6 +120,7 @@ def test_some_records_without_a_label_are_counted_and_left_out(linear, tmp_path)
     assert found.verdict.checks[0].examples == 58
     assert found.verdict.verdict == "pass"
     assert found.verdict.reasons[1].startswith("Dataset 'test': 2 of 60 examples have no label")
+    assert found.verdict.reasons[2].startswith("Dataset 'test': 1 of 60 examples have a label that is none of the cl")
 
 
 def test_estimates_are_held_against_numbers(tmp_path):
@@ -402,6 +404,10 @@ def test_another_interface_is_refused_before_any_data_is_run(tmp_path):
         ({"gates": ["z:cosine>=1"]}, "no output 'z'"),
         ({"main_output": "z"}, "--main-output: no output 'z'"),
         ({"gates": ["label_accuracy_drop<=0"]}, "--label"),
+        ({"batch_size": 0}, "the batch size is 0"),
+        ({"fail_on_bad_records": -1}, "from 0 to 1"),
+        ({"fail_on_bad_records": 50}, "from 0 to 1"),
+        ({"fail_on_bad_records": float("nan")}, "from 0 to 1"),
     ],
 )
 def test_usage_errors_are_told_before_the_run(linear, numbers, tmp_path, options, says):

@@ -249,6 +249,36 @@ def test_prediction_logs_are_requests(tmp_path):
     assert rows(batches, "text") == examples
 
 
+def test_what_is_no_tf_example_goes_serialized_to_a_lone_string_input_alone(tmp_path):
+    protos = proto_module("example.example_pb2")
+    sequence = protos.SequenceExample()
+    sequence.context.feature["id"].int64_list.value.append(7)
+    sequence.feature_lists.feature_list["token"].feature.add().float_list.value.extend([1, 2])
+    # An ExampleListWithContext, as of ranking, which reads as a request to classify nothing.
+    ranking = _field(1, example(a=[1.0])) * 2 + _field(2, example(b=[2.0]))
+    for name, record in (("a", sequence.SerializeToString()), ("b", ranking), ("c", b"\xff\xd8 a picture")):
+        path = tfrecord(tmp_path / f"{name}.tfrecord", *[record] * 3)
+        batches, letters, counted = read(path, TEXT)
+        assert (rows(batches, "text"), letters, counted) == ([record] * 3, [], 3)
+        batches, letters, counted = read(path)
+        assert (batches, [number for number, _ in letters], counted) == ([], [0, 1, 2], 3)
+        assert "no tf.Example" in letters[0][1] or "PredictionLog" in letters[0][1]
+
+
+def test_a_request_without_an_example_is_a_bad_record(tmp_path):
+    tensor = proto_module("framework.tensor_pb2").TensorProto(dtype=1)
+    for size in (0, 2):
+        tensor.tensor_shape.dim.add(size=size)
+    request = _field(1, _field(2, _field(1, b"x") + _field(2, tensor.SerializeToString())))
+    _, letters, counted = read(tfrecord(tmp_path / "a.tfrecord", _field(6, request)))
+    assert (letters, counted) == ([(0, "it is a request without an example")], 1)
+    empty = _field(2, _field(1, _field(2, _field(1, b""))))
+    full = _field(2, _field(1, _field(2, _field(1, _field(1, example(a=[1.0]))))))
+    batches, letters, counted = read(tfrecord(tmp_path / "b.tfrecord", full, empty), TEXT)
+    assert (rows(batches, "text"), counted) == ([example(a=[1.0])], 2)
+    assert letters == [(1, "a PredictionLog with a classify_log has no example")]
+
+
 def test_a_frame_that_is_cut_or_has_no_length_ends_the_file_as_one_bad_record(tmp_path):
     data = b"".join(frame(example(x=[float(i), 0.0])) for i in range(9))
     damaged = bytearray(data)

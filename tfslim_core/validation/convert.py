@@ -82,7 +82,12 @@ def from_text(value: str, dtype: Dtype, shape: Shape) -> Array:
 
 
 def from_array(value: Array, dtype: Dtype, shape: Shape) -> Array:
-    """Arrays of several examples, first axis the batch: [rows, …]; strings as S, U or object arrays."""
+    """Arrays of several examples, first axis the batch: [rows, …]; strings as S, U or object arrays.
+
+    numpy writes bfloat16 as two bytes without a name; where the input is bfloat16 they are taken for it.
+    """
+    if value.dtype == np.dtype("V2") and dtype.name == "bfloat16":
+        value = value.view(dtype)
     if dtype.kind == "O":
         if kind_of(value.dtype) != "string":
             raise DataError(f"expected strings, found {value.dtype}")
@@ -100,13 +105,14 @@ def cast(array: Array, dtype: Dtype) -> Array:
     """The array in another dtype, where that keeps its meaning: numbers to floats, whole numbers that fit to integers.
 
     Raises:
-        DataError: text for numbers, numbers for booleans, a fraction for an integer, a number out of range.
+        DataError: text for numbers, numbers for booleans, a fraction for an integer, a number out of range, a complex
+            number for a real one; times, and what has fields.
     """
     if array.dtype == dtype:
         return array
     found, wanted = kind_of(array.dtype), kind_of(dtype)
     mixed = "string" in (found, wanted) or (found == "bool") != (wanted == "bool")
-    if array.dtype.kind == "O" or (mixed and array.size):
+    if _has_no_numbers(array.dtype, dtype) or (mixed and array.size):
         raise DataError(f"expected {_WORDS[wanted]}, found {_kind_word(array)}")
     with np.errstate(all="ignore"):
         result = array.astype(dtype)
@@ -158,7 +164,15 @@ def _strings(value: Any) -> Any:
     raise DataError(f"expected strings, found {type(value).__name__}")
 
 
+def _has_no_numbers(found: Dtype, wanted: Dtype) -> bool:
+    """Whether numpy would make numbers of what is none: objects, times, fields, complex numbers for real ones."""
+    narrowed = found.kind == "c" and wanted.kind != "c"
+    return found.kind in "OMm" or issubclass(found.type, np.void) or narrowed
+
+
 def _kind_word(array: Array) -> str:
+    if array.dtype.kind in "Mmc" or issubclass(array.dtype.type, np.void):
+        return f"values of the dtype {array.dtype}"
     if array.dtype.kind != "O":
         return _WORDS[kind_of(array.dtype)]
     kinds = {type(item) for item in array.flat}
@@ -166,7 +180,9 @@ def _kind_word(array: Array) -> str:
         return "null"
     if kinds <= {int, float}:
         return "numbers beyond 64 bits"
-    return "objects" if dict in kinds else "values of several kinds"
+    if dict in kinds:
+        return "objects"
+    return f"values of type {kinds.pop().__name__}" if len(kinds) == 1 else "values of several kinds"
 
 
 _WORDS = {"float": "numbers", "integer": "whole numbers", "bool": "booleans", "string": "strings"}

@@ -67,6 +67,8 @@ class Feeding:
         if record.signature and record.signature != self.signature:
             raise DataError(f"the record asks for signature {record.signature!r}, not {self.signature!r}")
         rows = 1 if record.rows is None else record.rows
+        if not rows:
+            raise DataError("it is a request without an example")
         arrays = {key: _with_rows(record, key, value, self.inputs[key], rows) for key, value in self._values(record)}
         numbers = range(record.number, record.number + rows) if record.counted else [record.number] * rows
         slices = {slicing.key: slicing.slices(record, rows) for slicing in self.slicings}
@@ -74,6 +76,8 @@ class Feeding:
 
     def _values(self, record: Record) -> list[tuple[str, Any]]:
         lone = _lone_input(self.inputs)
+        if record.unread and not self.whole:
+            raise DataError(record.unread)
         if self.whole or record.values is None:
             if lone is None:
                 raise DataError(f"it is a bare value; the signature takes the keys: {', '.join(self.inputs)}")
@@ -190,10 +194,12 @@ def fits(inputs: Mapping[str, TensorSpec], records: Iterable[Record]) -> str | N
     lone = _lone_input(inputs)
     seen, whole = False, False
     for record in records:
+        whole |= isinstance(record.whole, bytes) and lone is not None and kind_of(inputs[lone].dtype) == "string"
+        if record.unread:
+            continue
         seen = True
         if required <= set(record.values if record.values is not None else ([lone] if lone else [])) and inputs:
             return "keys"
-        whole |= isinstance(record.whole, bytes) and lone is not None and kind_of(inputs[lone].dtype) == "string"
     return "whole" if whole else (None if seen else "keys")
 
 

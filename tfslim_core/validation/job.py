@@ -115,6 +115,7 @@ def validate(
     runners.check_reachable(options, {**paths, **{f"--data {name}": path for name, path in data.items()}})
     before, after = (signatures_of(path, tuple(tags)) for path in (original, optimized))
     _check_latency_batches(parsed, latency_batches, measured=measure_costs)
+    _check_numbers(batch_size, fail_on_bad_records)
     datasets = {name: open_dataset(name, path) for name, path in data.items()}
     firsts = {name: first_records(dataset) for name, dataset in datasets.items()}
     served = before[choose_signature(before, signature, [r for rs in firsts.values() for r in rs], _paths(data))]
@@ -252,6 +253,13 @@ def _check_latency_batches(gates: Sequence[gate.Gate], sizes: Sequence[int], *, 
             raise UsageError(f"gate '{one}' needs what --no-costs leaves out; drop one of the two")
 
 
+def _check_numbers(batch_size: int, fail_on_bad_records: float) -> None:
+    if batch_size < 1:
+        raise UsageError(f"the batch size is {batch_size}; a batch has one example or more")
+    if not 0 <= fail_on_bad_records <= 1:
+        raise UsageError(f"--fail-on-bad-records is {fail_on_bad_records}; it is a share, from 0 to 1")
+
+
 def _check_bad_records(
     datasets: Mapping[str, Dataset],
     summaries: Mapping[str, DatasetSummary],
@@ -307,6 +315,7 @@ def _found(summary: DatasetSummary, starts: Mapping[int, int], bad_records: int,
         labels=summary.labels,
         latency_ms=latency,
         without_label=summary.without_label,
+        of_no_class=summary.of_no_class,
         slices={
             key: {name: _found(part, starts, 0, LatencyPair()) for name, part in parts.items()}
             for key, parts in summary.slices.items()

@@ -85,7 +85,13 @@ def parse_prediction_log(data: bytes) -> tuple[str, dict[str, NDArray[Any]] | li
             listed = request.input.example_list.examples or request.input.with_context.examples
             context = request.input.with_context.context
             # Messages add up when their bytes are joined.
-            return request.model_spec.signature_name.decode(), [context + example for example in listed]
+            examples = [context + example for example in listed]
+            # What another message holds may read as a request of nothing, or of what is no example.
+            if not examples:
+                raise DataError(f"a PredictionLog with a {kinds[0]} has no example")
+            for example in examples:
+                parse_example(example)
+            return request.model_spec.signature_name.decode(), examples
     except (DecodeError, UnicodeDecodeError, ModelError) as error:
         raise DataError(f"the PredictionLog is damaged: {error}") from None
     raise DataError(f"a PredictionLog with a {kinds[0]} is not a request to one signature")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,13 +82,29 @@ def _read_jsonl(part: Range, rows: int, keys: frozenset[str] | None) -> Iterator
                 if line.isspace():
                     continue
                 try:
-                    yield _json_record(number, json.loads(line))
+                    yield _json_record(number, _parsed(line))
                 except (ValueError, RecursionError) as error:
                     # Without the place, which differs from line to line, so that lines of one error are told as such.
                     yield BadRecord(number, f"the line is not JSON: {getattr(error, 'msg', error)}", shorten(line))
                 number += 1
         except CUT_OFF as error:
             yield BadRecord(number, f"the file cannot be read on: {error}", ends=True)
+
+
+def _parsed(line: bytes) -> Any:
+    return _DECODER.decode(line.decode(json.detect_encoding(line), "surrogatepass"))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Which of two values a server takes is not told by JSON."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for key, many in Counter(key for key, _ in pairs).items() if many > 1)
+        raise ValueError(f"it has the key {shorten(twice)!r} twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _json_record(number: int, value: Any) -> Record | BadRecord:
@@ -112,10 +129,7 @@ def _read_tfrecord(part: Range, rows: int, keys: frozenset[str] | None) -> Itera
             file.seek(part.start)
         try:
             for data in read_frames(file, part.stop):
-                try:
-                    yield _tfrecord_record(number, data)
-                except DataError as error:
-                    yield BadRecord(number, str(error))
+                yield _tfrecord_record(number, data)
                 number += 1
         except DataError as error:
             yield BadRecord(number, f"{error}; the file is not read on", ends=True)
@@ -124,9 +138,13 @@ def _read_tfrecord(part: Range, rows: int, keys: frozenset[str] | None) -> Itera
 
 
 def _tfrecord_record(number: int, data: bytes) -> Record:
-    request = parse_prediction_log(data)
-    if request is None:
-        return Record(number, parse_example(data), from_flat, whole=data)
+    """A request, a tf.Example, or what only a model that takes it serialized knows how to read."""
+    try:
+        request = parse_prediction_log(data)
+        if request is None:
+            return Record(number, parse_example(data), from_flat, whole=data)
+    except DataError as error:
+        return Record(number, None, from_flat, whole=data, unread=str(error))
     signature, inputs = request
     if isinstance(inputs, dict):
         sizes = {len(array) for array in inputs.values() if array.ndim}
@@ -170,9 +188,13 @@ def _read_parquet(part: Range, rows: int, keys: frozenset[str] | None) -> Iterat
 def _parquet(file: str) -> Any:
     parquet = importlib.import_module("pyarrow.parquet")
     try:
-        return parquet.ParquetFile(file)
+        opened = parquet.ParquetFile(file)
     except _ARROW as error:
         raise DataError(f"{file} is no parquet file, or is cut off: {one_line(error)}") from None
+    twice = next((name for name, many in Counter(opened.schema_arrow.names).items() if many > 1), None)
+    if twice is not None:
+        raise DataError(f"{file}: there are two columns {twice!r}; each needs a name of its own")
+    return opened
 
 
 FORMATS = {

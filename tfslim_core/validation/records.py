@@ -38,7 +38,8 @@ class Record:
 
     number: its place in the range. values: by key; None where the record is a bare value. whole: that bare value, or
     the record as it was serialized. rows: None for one example; else each value is an array with that many, and each
-    of them is a record by itself if `counted`. signature: the one that the record names itself, or empty.
+    of them is a record by itself if `counted`. signature: the one that the record names itself, or empty. unread: why
+    nothing but the serialized record is known, or empty.
     """
 
     number: int
@@ -48,6 +49,7 @@ class Record:
     rows: int | None = None
     counted: bool = False
     signature: str = ""
+    unread: str = ""
 
 
 @dataclass(frozen=True)

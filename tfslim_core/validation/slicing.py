@@ -117,5 +117,6 @@ def column(record: Record, key: str, rows: int) -> list[Any]:
     if not values:
         return [None] * rows
     if len(values) != rows:
-        raise DataError(f"expected one value for {key!r}, found {len(values)}")
+        found = len(values) // rows if rows and len(values) % rows == 0 else len(values)
+        raise DataError(f"expected one value for {key!r}, found {found}")
     return [item.item() if isinstance(item, np.generic) else item for item in values]

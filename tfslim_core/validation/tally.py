@@ -28,9 +28,9 @@ class DatasetSummary:
 
     examples: that both models answered or only the optimized failed on. failures: the latter; first_failure: its error.
     finished: records of each range, by the range's number. labels: None where no label was named; without_label:
-    examples that have none. turned: examples that only one of the models gets right. broken: why the models could not
-    be loaded, or empty. slices: key of a slicing -> slice -> what was found on it. crowded: keys with more values than
-    can be told apart.
+    examples that have none; of_no_class: those whose label is none of the classes. turned: examples that only one of
+    the models gets right. broken: why the models could not be loaded, or empty. slices: key of a slicing -> slice ->
+    what was found on it. crowded: keys with more values than can be told apart.
     """
 
     examples: int = 0
@@ -40,6 +40,7 @@ class DatasetSummary:
     labels: dict[str, LabelMetric] | None = None
     turned: int = 0
     without_label: int = 0
+    of_no_class: int = 0
     finished: dict[int, int] = field(default_factory=dict)
     broken: str = ""
     slices: dict[str, dict[str, DatasetSummary]] = field(default_factory=dict)
@@ -141,6 +142,7 @@ class DatasetStats:
             labels=self.labels.summary() if self.labels is not None else None,
             turned=self.labels.turned if self.labels is not None else 0,
             without_label=self.labels.missing if self.labels is not None else 0,
+            of_no_class=self.labels.of_no_class if self.labels is not None else 0,
             finished=self.finished,
             broken=self.broken,
             slices={
