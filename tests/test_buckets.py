@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import glob
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -53,6 +56,9 @@ def test_what_is_no_address():
     assert address_of("gsx://b/c") is None
     with pytest.raises(StorageError, match="names no bucket"):
         address_of("gs://")
+    for name in ("-bad", "bad_", "my bucket", ".", "a%2Fb", "bücher"):
+        with pytest.raises(StorageError, match="cannot be the name of a bucket"):
+            address_of(f"gs://{name}/x")
 
 
 def test_a_directory_goes_there_and_back(tmp_path):
@@ -77,10 +83,51 @@ def test_a_file_and_a_pattern(tmp_path):
     buckets.upload(source, Address(BUCKET, "data"))
 
     one = buckets.download(Address(BUCKET, "data/a.jsonl"), tmp_path / "one")
-    some = buckets.download(Address(BUCKET, "data/*.jsonl"), tmp_path / "some")
+    buckets.download(Address(BUCKET, "data/*.jsonl"), tmp_path / "some")
 
     assert one.read_bytes() == (source / "a.jsonl").read_bytes()
-    assert set(_content(some)) == {"a.jsonl", "b.jsonl"}
+    assert set(_content(tmp_path / "some")) == {"a.jsonl", "b.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("days/*/part.jsonl", {"1/part.jsonl", "2/part.jsonl", "2024/part.jsonl"}),
+        ("days/?/*.jsonl", {"1/part.jsonl", "2/part.jsonl"}),
+        ("days/**/*.jsonl", {"part.jsonl", "1/part.jsonl", "2/part.jsonl", "2024/part.jsonl", "2024/more/part.jsonl"}),
+        ("days/[0-9]/*", {"1/part.jsonl", "1/part.csv", "2/part.jsonl"}),
+        ("days/*", {"part.jsonl"}),
+        ("da*", set()),
+    ],
+)
+def test_a_pattern_means_what_it_means_in_a_folder(tmp_path, pattern, wanted):
+    """Files of one name in several folders stay apart, and objects that consoles make for folders are none."""
+    names = ["part.jsonl", "1/part.jsonl", "1/part.csv", "2/part.jsonl", "2024/part.jsonl", "2024/more/part.jsonl"]
+    for name in [*(f"days/{name}" for name in [*names, ".hidden.jsonl"]), "dark/x"]:
+        buckets._client().bucket(BUCKET).blob(name).upload_from_string(name)
+    for name in ("days/", "days/1/"):
+        buckets._client().bucket(BUCKET).blob(name).upload_from_string(b"")
+    if not wanted:
+        with pytest.raises(StorageError, match="there is no such object"):
+            buckets.download(Address(BUCKET, pattern), tmp_path)
+        return
+
+    copy = buckets.download(Address(BUCKET, pattern), tmp_path)
+
+    assert _content(tmp_path) == {name: f"days/{name}".encode() for name in wanted}
+    assert copy == tmp_path / pattern.removeprefix("days/")
+    assert {str(tmp_path / name) for name in wanted} == {
+        path for path in glob.glob(str(copy), recursive=True) if Path(path).is_file()
+    }
+
+
+@pytest.mark.parametrize("name", ["odd/a[1].jsonl", "who?/a.jsonl", "a*/b"])
+def test_a_name_that_could_be_a_pattern_is_one_where_nothing_has_it(tmp_path, name):
+    buckets._client().bucket(BUCKET).blob(name).upload_from_string(name)
+
+    for told in (name, name.rpartition("/")[0]):
+        copy = buckets.download(Address(BUCKET, told), tmp_path / told.replace("/", "-"))
+        assert (copy if copy.is_file() else copy / Path(name).name).read_text() == name
 
 
 def test_a_large_file_is_copied_in_parts(tmp_path, monkeypatch):

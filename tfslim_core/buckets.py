@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
-from pathlib import Path, PurePosixPath
+from glob import has_magic
+from pathlib import Path
 from typing import Any
 
 from tfslim_core.errors import OutputExistsError, StorageError
@@ -46,6 +47,13 @@ class Address:
     def __truediv__(self, part: str) -> Address:
         return Address(self.bucket, f"{self.name}/{part}" if self.name else part)
 
+    @property
+    def folder(self) -> Address:
+        """What a copy's names are relative to: all before the last part, or before the first that is a pattern."""
+        parts = self.name.split("/")
+        end = next((index for index, part in enumerate(parts) if has_magic(part)), len(parts) - 1)
+        return Address(self.bucket, "/".join(parts[:end]))
+
 
 def address_of(path: str | os.PathLike[str]) -> Address | None:
     """The address that a text or path names, or None for a local one. A Path has made "gs:/" of "gs://".
@@ -59,6 +67,8 @@ def address_of(path: str | os.PathLike[str]) -> Address | None:
     bucket, _, name = text[found.end() :].partition("/")
     if not bucket:
         raise StorageError(f"{text} names no bucket; give gs://BUCKET/NAME")
+    if not re.fullmatch("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", bucket):
+        raise StorageError(f"{text}: {bucket!r} cannot be the name of a bucket; give gs://BUCKET/NAME")
     return Address(bucket, re.sub("/+", "/", name).strip("/"))
 
 
@@ -78,7 +88,8 @@ def exists(address: Address) -> bool:
 def download(address: Address, folder: Path, progress: Copied | None = None) -> Path:
     """Copy an object, or all that is below its name, into a local folder; the path of the copy.
 
-    A name with * or ? is a pattern; the path is then the folder, which holds what matches.
+    A name with *, ? or [ that no object has is a pattern, with ** for any folders; the path is then that pattern, below
+    the folder.
 
     Raises:
         StorageError: there is nothing, it cannot be read, or a name would lead out of the folder.
@@ -87,9 +98,8 @@ def download(address: Address, folder: Path, progress: Copied | None = None) -> 
         found = _matching(address)
         if not found:
             raise StorageError(f"{address}: there is no such object, and none below it")
-        parent = PurePosixPath(address.name).parent.as_posix()
-        base = 0 if parent == "." else len(parent) + 1
-        places = {blob: _inside(folder, blob.name[base:], address) for blob in found}
+        start = len(_prefix(address.folder))
+        places = {blob: _inside(folder, blob.name[start:], address) for blob in found}
         total = sum(blob.size or 0 for blob in found)
         done = 0
         for place in places.values():
@@ -98,8 +108,7 @@ def download(address: Address, folder: Path, progress: Copied | None = None) -> 
             done += blob.size or 0
             if progress:
                 progress(done, total)
-        pattern = any(sign in address.name for sign in "*?[")
-        return folder if pattern else folder / PurePosixPath(address.name).name
+        return folder / address.name[start:]
 
 
 def upload(source: Path, address: Address, *, overwrite: bool = False, progress: Copied | None = None) -> None:
@@ -252,18 +261,29 @@ def crc32c(path: Path) -> str:
 
 
 def _matching(address: Address) -> list[Any]:
-    """The objects that an address stands for."""
+    """The objects that an address stands for; those that consoles make for folders, "a/", are none."""
     client = _client()
-    if any(sign in address.name for sign in "*?["):
-        fixed = re.split(r"[*?\[]", address.name)[0]
-        blobs = client.list_blobs(address.bucket, prefix=fixed, retry=_retry())
-        depth = address.name.count("/")
-        return [b for b in blobs if b.name.count("/") == depth and fnmatchcase(b.name, address.name)]
     one = client.bucket(address.bucket).get_blob(address.name, retry=_retry()) if address.name else None
     if one is not None:
         return [one]
     blobs = client.list_blobs(address.bucket, prefix=_prefix(address), retry=_retry())
-    return [blob for blob in blobs if not blob.name.endswith("/")]  # consoles make empty objects for folders
+    found = [blob for blob in blobs if not blob.name.endswith("/")]
+    if found or not has_magic(address.name):
+        return found
+    fixed = re.split(r"[*?\[]", address.name)[0]
+    blobs = client.list_blobs(address.bucket, prefix=fixed, retry=_retry())
+    pattern = address.name.split("/")
+    return [blob for blob in blobs if not blob.name.endswith("/") and _fits(blob.name.split("/"), pattern)]
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a name is meant by a pattern, as `glob.glob` does it: ** is for any folders, and dots are named."""
+    if not parts or not pattern:
+        return not parts and (not pattern or pattern == ["**"])
+    hidden = parts[0].startswith(".") and not pattern[0].startswith(".")
+    if pattern[0] == "**":
+        return _fits(parts, pattern[1:]) or (not hidden and _fits(parts[1:], pattern))
+    return not hidden and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def _prefix(address: Address) -> str:
