@@ -165,7 +165,8 @@ class Entry:
 
 
 def entries(address: Address) -> dict[str, Entry]:
-    """All objects below an address, by the rest of their name.
+    """All objects below an address, by the rest of their name; that is empty or ends in a slash where a console has
+    made an object for a folder.
 
     Raises:
         StorageError: the bucket cannot be read.
@@ -174,9 +175,7 @@ def entries(address: Address) -> dict[str, Entry]:
         start = len(_prefix(address))
         blobs = _client().list_blobs(address.bucket, prefix=_prefix(address), retry=_retry())
         return {
-            blob.name[start:]: Entry(blob.name, blob.size or 0, blob.crc32c, blob.updated.timestamp())
-            for blob in blobs
-            if blob.name != _prefix(address)
+            blob.name[start:]: Entry(blob.name, blob.size or 0, blob.crc32c, blob.updated.timestamp()) for blob in blobs
         }
 
 
