@@ -243,10 +243,78 @@ def test_a_server_that_is_gone_is_one_line(tmp_path, monkeypatch):
     assert "\n" not in str(told.value)
 
 
-def test_no_credentials_is_one_line(tmp_path, monkeypatch):
+@pytest.fixture
+def key(tmp_path, monkeypatch):
+    """A file for Google's credentials, which is not there yet; no others are to be found."""
     monkeypatch.delenv("STORAGE_EMULATOR_HOST")
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    for name in ("GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
     buckets._client.cache_clear()
+    return tmp_path / "key.json"
 
-    with pytest.raises(StorageError, match="there are no Google credentials here"):
+
+def test_no_credentials_is_one_line(key, monkeypatch):
+    for given in (str(key), str(key.parent), '{"private_key": "SECRET"}'):
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", given)
+        with pytest.raises(StorageError, match="CREDENTIALS is set, and is not the path of a key file") as told:
+            buckets.exists(Address(BUCKET, "x"))
+        assert "SECRET" not in str(told.value)
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    with pytest.raises(StorageError, match="there are no Google credentials here; run gcloud auth"):
         buckets.exists(Address(BUCKET, "x"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "SECRET",
+        '["SECRET"]',
+        '"SECRET"',
+        '{"type": "SECRET"}',
+        '{"type": "service_account", "private_key": "SECRET", "client_email": "a@b", "token_uri": "https://c"}',
+    ],
+)
+def test_a_key_that_is_none_is_one_line_without_what_it_holds(key, text):
+    key.write_text(text)
+    with pytest.raises(StorageError, match=r"names .*/key.json, which holds no key of Google's") as told:
+        buckets.exists(Address(BUCKET, "x"))
+    assert "SECRET" not in str(told.value)
+
+
+def test_credentials_need_no_project(key):
+    """What `gcloud auth application-default login` writes names none."""
+    key.write_text('{"type": "authorized_user", "client_id": "a", "client_secret": "b", "refresh_token": "c"}')
+    assert buckets._client().project is None
+
+
+def _answered(*answer):
+    with fake_bucket.answering(*answer) as port:
+        fake_bucket.use(port)
+        with pytest.raises(StorageError) as told:
+            buckets.entries(Address(BUCKET, "long/" * 60))
+    return str(told.value).removeprefix(f"gs://{BUCKET}/{'long/' * 60}: ")
+
+
+def test_what_the_storage_says_is_told():
+    error = '{"error": {"code": %d, "message": "%s"}}'
+    why = "bob does not have storage.objects.list access to the bucket."
+    assert _answered(403, error % (403, why)) == f"this is forbidden; ask for access to the bucket (403 {why})"
+    assert (
+        _answered(400, error % (400, "Bucket is a requester pays bucket.")) == "400 Bucket is a requester pays bucket."
+    )
+    assert _answered(200, "<html>log in") == "this is not Cloud Storage's answer; is a proxy between?"
+
+
+@pytest.mark.parametrize(("status", "said"), [(403, "this is forbidden"), (400, "400 no")])
+def test_an_upload_that_is_refused_does_not_tell_where_it_went(tmp_path, status, said):
+    """Whoever has the address of an upload under way may write there."""
+    source = _tree(tmp_path / "model", {"a": 9 << 20})
+    with fake_bucket.answering(status, "no", "/upload?upload_id=SECRET") as port:
+        fake_bucket.use(port)
+        with pytest.raises(StorageError, match=said) as told:
+            buckets.upload(source / "a", Address(BUCKET, "refused"))
+    assert "SECRET" not in str(told.value)

@@ -27,6 +27,9 @@ DEADLINE = 120.0  # seconds that one request is tried for
 _THREADS = 8
 _CHUNK = 32 << 20  # a larger object is read in parts at once; an upload is resumed at multiples of it
 _TOKEN = "tfslim-upload"
+_LOG_IN = "run gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS to a key file"
+# In messages of the libraries: "403 PUT https://…: no" and "Max retries exceeded with url: /… (Caused by …)".
+_URL = re.compile(r"[A-Z]+ https?://\S+: | with url: \S+")
 # Files that make a directory count as one, uploaded when all others are there.
 MARKERS = ("manifest.json", "saved_model.pb", "verdict.json", "model.tflite")
 
@@ -348,20 +351,25 @@ def _upload_one(source: Path, address: Address, overwrite: bool) -> tuple[Addres
 @cache
 def _client() -> Any:
     """One client for all threads; no credentials are asked for where an emulator is named."""
-    from google.auth.exceptions import DefaultCredentialsError
+    from google.auth.exceptions import GoogleAuthError
     from google.cloud import storage
 
+    if os.environ.get("STORAGE_EMULATOR_HOST"):
+        return storage.Client.create_anonymous_client()
     try:
-        if os.environ.get("STORAGE_EMULATOR_HOST"):
-            return storage.Client.create_anonymous_client()
-        return storage.Client()
-    except DefaultCredentialsError:
-        raise StorageError(
-            "gs://: there are no Google credentials here; run gcloud auth application-default login, or set "
-            "GOOGLE_APPLICATION_CREDENTIALS to a key file"
-        ) from None
-    except OSError as error:  # no project is set, or the key file is not one
-        raise StorageError(f"gs://: {' '.join(str(error).split())}") from None
+        return storage.Client(project=None)  # objects need none, and a user's credentials name none
+    except (GoogleAuthError, OSError, ValueError, AttributeError):  # the last for a key file of other JSON
+        raise StorageError(f"gs://: {_no_credentials()}") from None
+
+
+def _no_credentials() -> str:
+    """Why there are none; nothing of what a key file holds."""
+    key = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    if not key:
+        return f"there are no Google credentials here; {_LOG_IN}"
+    if not os.path.isfile(key):  # it may be the key itself, put there by mistake
+        return "GOOGLE_APPLICATION_CREDENTIALS is set, and is not the path of a key file that is there"
+    return f"GOOGLE_APPLICATION_CREDENTIALS names {key}, which holds no key of Google's that can be read; get a new one"
 
 
 def _retry() -> Any:
@@ -378,16 +386,20 @@ def _told(address: Address) -> Iterator[None]:
         StorageError: something went wrong.
     """
     from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, Unauthorized
-    from google.auth.exceptions import GoogleAuthError
+    from google.auth.exceptions import GoogleAuthError, RefreshError
     from google.cloud.storage.exceptions import DataCorruption
-    from requests.exceptions import RequestException
+    from requests.exceptions import JSONDecodeError, RequestException
 
     try:
         yield
     except NotFound:
         raise StorageError(f"{address}: there is no such bucket or object") from None
-    except (Forbidden, Unauthorized):
-        raise StorageError(f"{address}: these credentials may not do that; ask for access to the bucket") from None
+    except (Forbidden, Unauthorized) as error:
+        raise StorageError(f"{address}: this is forbidden; ask for access to the bucket ({_short(error)})") from None
+    except RefreshError as error:
+        raise StorageError(f"{address}: the Google credentials do not work; {_LOG_IN} ({_short(error)})") from None
+    except JSONDecodeError:
+        raise StorageError(f"{address}: this is not Cloud Storage's answer; is a proxy between?") from None
     except DataCorruption:
         raise StorageError(f"{address}: what arrived has another checksum than what was sent; try again") from None
     except (GoogleAPIError, GoogleAuthError, RequestException) as error:
@@ -397,6 +409,7 @@ def _told(address: Address) -> Iterator[None]:
 
 
 def _short(error: BaseException) -> str:
+    """What went wrong, without the URL, which is long; that of an upload lets whoever has it write there."""
     cause = getattr(error, "cause", None) or error
-    text = " ".join(str(cause).split())
-    return text if len(text) <= 200 else text[:197] + "..."
+    text = _URL.sub("", " ".join(str(cause).split()))
+    return text if len(text) <= 300 else text[:297] + "..."
