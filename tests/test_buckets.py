@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +234,22 @@ def test_a_copy_that_differs_is_refused(tmp_path, monkeypatch):
         buckets.download(Address(BUCKET, "flipped"), tmp_path / "back")
     with pytest.raises(StorageError, match="not AAAAAA=="):
         buckets.upload(source, Address(BUCKET, "flipped2"))
+
+
+def test_a_full_disk_and_an_odd_name_are_one_line(tmp_path):
+    source = _tree(tmp_path / "model", {"a": 1 << 20})
+    buckets.upload(source, Address(BUCKET, "full"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, before[1]))
+    try:
+        with pytest.raises(StorageError, match=r"full: File too large; copies are made in .*TMPDIR names another"):
+            buckets.download(Address(BUCKET, "full"), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (source / os.fsdecode(b"\xff.txt")).write_text("x")
+    with pytest.raises(StorageError, match=r"the file name '\\udcff.txt' is not UTF-8"):
+        buckets.upload(source, Address(BUCKET, "odd-name"))
+    assert not buckets.exists(Address(BUCKET, "odd-name"))
 
 
 def test_a_server_that_is_gone_is_one_line(tmp_path, monkeypatch):

@@ -8,8 +8,10 @@ seconds), and an object that is there is never replaced by accident (generation 
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -130,10 +132,19 @@ def upload(source: Path, address: Address, *, overwrite: bool = False, progress:
                 more = "; a directory in a bucket is never replaced: choose another name" if overwrite else ""
                 raise OutputExistsError(f"{address} already exists{more}")
             files = sorted(path for path in source.rglob("*") if path.is_file())
-            named = {path: address / path.relative_to(source).as_posix() for path in files}
+            named = {path: address / _object_name(path.relative_to(source)) for path in files}
         else:
             named = {source: address}
         _upload_all(named, overwrite and source.is_file(), progress)
+
+
+def _object_name(path: Path) -> str:
+    name = path.as_posix()
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise StorageError(f"the file name {name!a} is not UTF-8, as all names in a bucket are; rename it") from None
+    return name
 
 
 def _upload_all(named: Mapping[Path, Address], overwrite: bool, progress: Copied | None) -> None:
@@ -405,7 +416,10 @@ def _told(address: Address) -> Iterator[None]:
     except (GoogleAPIError, GoogleAuthError, RequestException) as error:
         raise StorageError(f"{address}: {_short(error)}") from None
     except OSError as error:
-        raise StorageError(f"{address}: {error.strerror or error}") from None
+        where = f" ({error.filename})" if error.filename else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        more = f"; copies are made in {tempfile.gettempdir()}, unless TMPDIR names another place" if full else ""
+        raise StorageError(f"{address}: {error.strerror or error}{where}{more}") from None
 
 
 def _short(error: BaseException) -> str:
