@@ -272,3 +272,11 @@ def test_objects_that_consoles_make_for_folders_go_with_them(model, base):
     assert (done.version, done.removed) == (8, (1,))
     tops = {name.split("/")[0] for name in buckets.entries(base)}
     assert {top for top in tops if top.isdigit()} == {"2", "8"}
+
+
+def test_a_version_that_is_half_removed_is_told_as_such(model, base):
+    for _ in range(3):
+        _publish(model, base)
+    buckets.claim(base / ".tfslim/removed/1.token", "")
+    buckets.delete([base / "1/saved_model.pb"])
+    assert api.versions(str(base))[0].problem == "it is being removed"
