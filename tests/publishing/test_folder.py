@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -409,3 +410,23 @@ def test_a_folder_of_the_model_that_cannot_be_read_is_told(model):
                 os._exit(1)
         assert os.waitpid(child, 0)[1] == 0
         assert not base.exists()
+
+
+def test_what_a_rollback_tells_is_seen_before_others_go_on(model, tmp_path, monkeypatch):
+    """Else all that it has seen may be gone again, and a rollback that worked would end as one that did not."""
+    base, alone = tmp_path / "base", []
+    for _ in range(2):
+        publish(model, base, verdict_on(model))
+
+    def looked(*args, **options):
+        with (base / ".tfslim/lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                alone.append(False)
+            except BlockingIOError:
+                alone.append(True)
+        return shelf(*args, **options)
+
+    monkeypatch.setattr("tfslim_core.publishing.folder.shelf", looked)
+    assert rollback(base).version == 1
+    assert alone == [False, True, True]

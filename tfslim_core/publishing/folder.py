@@ -91,7 +91,7 @@ def rollback(base: Path, to: int | None = None) -> Published:
             for number in above:
                 _hide(base, before.visible[number].names, lenient=to is not None)
             storage.sync_folder(base)
-        return shelf(base).served()
+            return shelf(base).served()
 
 
 def shelf(base: Path, *, contents: bool = True) -> Shelf:
