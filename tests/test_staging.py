@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from tests.fake_bucket import BUCKET
 from tests.validation import tiny_models
 from tfslim_core import api, buckets, cli
 from tfslim_core.buckets import Address
-from tfslim_core.errors import ModelError, OutputExistsError, StorageError
+from tfslim_core.errors import DataError, ModelError, OutputExistsError, StorageError
 from tfslim_core.staging import in_buckets, shown
 
 ROOT = f"gs://{BUCKET}"
@@ -91,6 +93,24 @@ def test_validation_of_a_local_model_with_one_in_a_bucket(model, tmp_path):
     assert found.outcome == "pass"
     assert found.context.optimized_path == f"{ROOT}/export"
     assert found.context.original_path == str(model)
+
+
+def test_files_of_one_name_in_several_folders(tmp_path):
+    for number in (1, 2, 2024):
+        (tmp_path / "x.jsonl").write_text(str(number))
+        buckets.upload(tmp_path / "x.jsonl", Address(BUCKET, f"days/{number}/x.jsonl"))
+
+    @in_buckets(reads=[], data=["data"])
+    def read(data):
+        files = sorted(glob.glob(data["a"], recursive=True))
+        if len(files) == 1:
+            raise DataError(f"{files[0]}: it is broken")
+        return [Path(file).read_text() for file in files], [shown(file) for file in files], shown(data["a"])
+
+    names = [f"{ROOT}/days/{number}/x.jsonl" for number in (1, 2, 2024)]
+    assert read({"a": f"{ROOT}/days/*/x.jsonl"}) == (["1", "2", "2024"], names, f"{ROOT}/days/*/x.jsonl")
+    with pytest.raises(DataError, match=f"^{names[1]}: it is broken"):
+        read({"a": f"{ROOT}/days/2/*"})
 
 
 def test_errors_name_the_address(tmp_path):

@@ -8,8 +8,10 @@ seconds), and an object that is there is never replaced by accident (generation 
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,7 +19,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
-from pathlib import Path, PurePosixPath
+from glob import has_magic
+from pathlib import Path
 from typing import Any
 
 from tfslim_core.errors import OutputExistsError, StorageError
@@ -26,6 +29,9 @@ DEADLINE = 120.0  # seconds that one request is tried for
 _THREADS = 8
 _CHUNK = 32 << 20  # a larger object is read in parts at once; an upload is resumed at multiples of it
 _TOKEN = "tfslim-upload"
+_LOG_IN = "run gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS to a key file"
+# In messages of the libraries: "403 PUT https://…: no" and "Max retries exceeded with url: /… (Caused by …)".
+_URL = re.compile(r"[A-Z]+ https?://\S+: | with url: \S+")
 # Files that make a directory count as one, uploaded when all others are there.
 MARKERS = ("manifest.json", "saved_model.pb", "verdict.json", "model.tflite")
 
@@ -46,6 +52,13 @@ class Address:
     def __truediv__(self, part: str) -> Address:
         return Address(self.bucket, f"{self.name}/{part}" if self.name else part)
 
+    @property
+    def folder(self) -> Address:
+        """What a copy's names are relative to: all before the last part, or before the first that is a pattern."""
+        parts = self.name.split("/")
+        end = next((index for index, part in enumerate(parts) if has_magic(part)), len(parts) - 1)
+        return Address(self.bucket, "/".join(parts[:end]))
+
 
 def address_of(path: str | os.PathLike[str]) -> Address | None:
     """The address that a text or path names, or None for a local one. A Path has made "gs:/" of "gs://".
@@ -59,6 +72,8 @@ def address_of(path: str | os.PathLike[str]) -> Address | None:
     bucket, _, name = text[found.end() :].partition("/")
     if not bucket:
         raise StorageError(f"{text} names no bucket; give gs://BUCKET/NAME")
+    if not re.fullmatch("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", bucket):
+        raise StorageError(f"{text}: {bucket!r} cannot be the name of a bucket; give gs://BUCKET/NAME")
     return Address(bucket, re.sub("/+", "/", name).strip("/"))
 
 
@@ -78,7 +93,8 @@ def exists(address: Address) -> bool:
 def download(address: Address, folder: Path, progress: Copied | None = None) -> Path:
     """Copy an object, or all that is below its name, into a local folder; the path of the copy.
 
-    A name with * or ? is a pattern; the path is then the folder, which holds what matches.
+    A name with *, ? or [ that no object has is a pattern, with ** for any folders; the path is then that pattern, below
+    the folder.
 
     Raises:
         StorageError: there is nothing, it cannot be read, or a name would lead out of the folder.
@@ -87,9 +103,8 @@ def download(address: Address, folder: Path, progress: Copied | None = None) -> 
         found = _matching(address)
         if not found:
             raise StorageError(f"{address}: there is no such object, and none below it")
-        parent = PurePosixPath(address.name).parent.as_posix()
-        base = 0 if parent == "." else len(parent) + 1
-        places = {blob: _inside(folder, blob.name[base:], address) for blob in found}
+        start = len(_prefix(address.folder))
+        places = {blob: _inside(folder, blob.name[start:], address) for blob in found}
         total = sum(blob.size or 0 for blob in found)
         done = 0
         for place in places.values():
@@ -98,8 +113,7 @@ def download(address: Address, folder: Path, progress: Copied | None = None) -> 
             done += blob.size or 0
             if progress:
                 progress(done, total)
-        pattern = any(sign in address.name for sign in "*?[")
-        return folder if pattern else folder / PurePosixPath(address.name).name
+        return folder / address.name[start:]
 
 
 def upload(source: Path, address: Address, *, overwrite: bool = False, progress: Copied | None = None) -> None:
@@ -118,10 +132,19 @@ def upload(source: Path, address: Address, *, overwrite: bool = False, progress:
                 more = "; a directory in a bucket is never replaced: choose another name" if overwrite else ""
                 raise OutputExistsError(f"{address} already exists{more}")
             files = sorted(path for path in source.rglob("*") if path.is_file())
-            named = {path: address / path.relative_to(source).as_posix() for path in files}
+            named = {path: address / _object_name(path.relative_to(source)) for path in files}
         else:
             named = {source: address}
         _upload_all(named, overwrite and source.is_file(), progress)
+
+
+def _object_name(path: Path) -> str:
+    name = path.as_posix()
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise StorageError(f"the file name {name!a} is not UTF-8, as all names in a bucket are; rename it") from None
+    return name
 
 
 def _upload_all(named: Mapping[Path, Address], overwrite: bool, progress: Copied | None) -> None:
@@ -156,7 +179,8 @@ class Entry:
 
 
 def entries(address: Address) -> dict[str, Entry]:
-    """All objects below an address, by the rest of their name.
+    """All objects below an address, by the rest of their name; that is empty or ends in a slash where a console has
+    made an object for a folder.
 
     Raises:
         StorageError: the bucket cannot be read.
@@ -165,9 +189,7 @@ def entries(address: Address) -> dict[str, Entry]:
         start = len(_prefix(address))
         blobs = _client().list_blobs(address.bucket, prefix=_prefix(address), retry=_retry())
         return {
-            blob.name[start:]: Entry(blob.name, blob.size or 0, blob.crc32c, blob.updated.timestamp())
-            for blob in blobs
-            if blob.name != _prefix(address)
+            blob.name[start:]: Entry(blob.name, blob.size or 0, blob.crc32c, blob.updated.timestamp()) for blob in blobs
         }
 
 
@@ -252,18 +274,29 @@ def crc32c(path: Path) -> str:
 
 
 def _matching(address: Address) -> list[Any]:
-    """The objects that an address stands for."""
+    """The objects that an address stands for; those that consoles make for folders, "a/", are none."""
     client = _client()
-    if any(sign in address.name for sign in "*?["):
-        fixed = re.split(r"[*?\[]", address.name)[0]
-        blobs = client.list_blobs(address.bucket, prefix=fixed, retry=_retry())
-        depth = address.name.count("/")
-        return [b for b in blobs if b.name.count("/") == depth and fnmatchcase(b.name, address.name)]
     one = client.bucket(address.bucket).get_blob(address.name, retry=_retry()) if address.name else None
     if one is not None:
         return [one]
     blobs = client.list_blobs(address.bucket, prefix=_prefix(address), retry=_retry())
-    return [blob for blob in blobs if not blob.name.endswith("/")]  # consoles make empty objects for folders
+    found = [blob for blob in blobs if not blob.name.endswith("/")]
+    if found or not has_magic(address.name):
+        return found
+    fixed = re.split(r"[*?\[]", address.name)[0]
+    blobs = client.list_blobs(address.bucket, prefix=fixed, retry=_retry())
+    pattern = address.name.split("/")
+    return [blob for blob in blobs if not blob.name.endswith("/") and _fits(blob.name.split("/"), pattern)]
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a name is meant by a pattern, as `glob.glob` does it: ** is for any folders, and dots are named."""
+    if not parts or not pattern:
+        return not parts and (not pattern or pattern == ["**"])
+    hidden = parts[0].startswith(".") and not pattern[0].startswith(".")
+    if pattern[0] == "**":
+        return _fits(parts, pattern[1:]) or (not hidden and _fits(parts[1:], pattern))
+    return not hidden and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def _prefix(address: Address) -> str:
@@ -329,20 +362,25 @@ def _upload_one(source: Path, address: Address, overwrite: bool) -> tuple[Addres
 @cache
 def _client() -> Any:
     """One client for all threads; no credentials are asked for where an emulator is named."""
-    from google.auth.exceptions import DefaultCredentialsError
+    from google.auth.exceptions import GoogleAuthError
     from google.cloud import storage
 
+    if os.environ.get("STORAGE_EMULATOR_HOST"):
+        return storage.Client.create_anonymous_client()
     try:
-        if os.environ.get("STORAGE_EMULATOR_HOST"):
-            return storage.Client.create_anonymous_client()
-        return storage.Client()
-    except DefaultCredentialsError:
-        raise StorageError(
-            "gs://: there are no Google credentials here; run gcloud auth application-default login, or set "
-            "GOOGLE_APPLICATION_CREDENTIALS to a key file"
-        ) from None
-    except OSError as error:  # no project is set, or the key file is not one
-        raise StorageError(f"gs://: {' '.join(str(error).split())}") from None
+        return storage.Client(project=None)  # objects need none, and a user's credentials name none
+    except (GoogleAuthError, OSError, ValueError, AttributeError):  # the last for a key file of other JSON
+        raise StorageError(f"gs://: {_no_credentials()}") from None
+
+
+def _no_credentials() -> str:
+    """Why there are none; nothing of what a key file holds."""
+    key = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    if not key:
+        return f"there are no Google credentials here; {_LOG_IN}"
+    if not os.path.isfile(key):  # it may be the key itself, put there by mistake
+        return "GOOGLE_APPLICATION_CREDENTIALS is set, and is not the path of a key file that is there"
+    return f"GOOGLE_APPLICATION_CREDENTIALS names {key}, which holds no key of Google's that can be read; get a new one"
 
 
 def _retry() -> Any:
@@ -359,25 +397,33 @@ def _told(address: Address) -> Iterator[None]:
         StorageError: something went wrong.
     """
     from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, Unauthorized
-    from google.auth.exceptions import GoogleAuthError
+    from google.auth.exceptions import GoogleAuthError, RefreshError
     from google.cloud.storage.exceptions import DataCorruption
-    from requests.exceptions import RequestException
+    from requests.exceptions import JSONDecodeError, RequestException
 
     try:
         yield
     except NotFound:
         raise StorageError(f"{address}: there is no such bucket or object") from None
-    except (Forbidden, Unauthorized):
-        raise StorageError(f"{address}: these credentials may not do that; ask for access to the bucket") from None
+    except (Forbidden, Unauthorized) as error:
+        raise StorageError(f"{address}: this is forbidden; ask for access to the bucket ({_short(error)})") from None
+    except RefreshError as error:
+        raise StorageError(f"{address}: the Google credentials do not work; {_LOG_IN} ({_short(error)})") from None
+    except JSONDecodeError:
+        raise StorageError(f"{address}: this is not Cloud Storage's answer; is a proxy between?") from None
     except DataCorruption:
         raise StorageError(f"{address}: what arrived has another checksum than what was sent; try again") from None
     except (GoogleAPIError, GoogleAuthError, RequestException) as error:
         raise StorageError(f"{address}: {_short(error)}") from None
     except OSError as error:
-        raise StorageError(f"{address}: {error.strerror or error}") from None
+        where = f" ({error.filename})" if error.filename else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        more = f"; copies are made in {tempfile.gettempdir()}, unless TMPDIR names another place" if full else ""
+        raise StorageError(f"{address}: {error.strerror or error}{where}{more}") from None
 
 
 def _short(error: BaseException) -> str:
+    """What went wrong, without the URL, which is long; that of an upload lets whoever has it write there."""
     cause = getattr(error, "cause", None) or error
-    text = " ".join(str(cause).split())
-    return text if len(text) <= 200 else text[:197] + "..."
+    text = _URL.sub("", " ".join(str(cause).split()))
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -94,15 +94,16 @@ def _redirected(
     def place(address: Address) -> Path:
         inner = folder / str(len(copies))
         inner.mkdir()
-        copies[str(inner / PurePosixPath(address.name).name)] = str(address)
+        copies[f"{inner}/"] = str(address.folder / "")
+        if not address.name:
+            copies[str(inner)] = str(address)
         return inner
 
     def fetched(path: str | os.PathLike[str]) -> str:
         address = address_of(path)
         if address is None:
             return os.fspath(path)
-        copy = buckets.download(address, inner := place(address), _told(bound, f"download {address}"))
-        return str(inner / PurePosixPath(address.name).name if copy == inner else copy)
+        return str(buckets.download(address, place(address), _told(bound, f"download {address}")))
 
     made: dict[Path, Address] = {}
     for name in writes:
@@ -129,7 +130,7 @@ def _told(bound: BoundArguments, what: str) -> Callable[[int, int], None] | None
 
 @contextmanager
 def _renamed() -> Iterator[dict[str, str]]:
-    """Copies to note with their addresses; errors that name a copy name the address instead."""
+    """Copies to note, with what they are of; errors that name a copy name the address instead."""
     copies: dict[str, str] = {}
     token = _copies.set(copies)
     try:

@@ -105,27 +105,48 @@ def inside(folder: Path, name: str, root: Path) -> Path:
 
 
 def size(directory: Path) -> int:
-    """Bytes of all files below `directory`, or of a file."""
+    """Bytes of all files below `directory`, or of a file.
+
+    Raises:
+        ModelError: a folder cannot be read.
+    """
     return sum(path.stat().st_size for path in _files(directory))
 
 
 def digest(directory: Path) -> str:
     """The sha256, as hex, over the lines `relative path NUL sha256 of the file LF`, sorted by path; that of a file is
     the digest of a directory that holds it alone.
+
+    Raises:
+        ModelError: a file or a folder cannot be read.
     """
     total = hashlib.sha256()
     root = directory.parent if directory.is_file() else directory
     for name in sorted(path.relative_to(root).as_posix() for path in _files(directory)):
-        with (root / name).open("rb") as file:
-            inner = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{name}\0{inner}\n".encode())
+        try:
+            with (root / name).open("rb") as file:
+                inner = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise _unreadable(root / name, error) from None
+        total.update(f"{name}\0{inner}\n".encode("utf-8", "surrogateescape"))  # a name is any bytes
     return total.hexdigest()
 
 
 def _files(directory: Path) -> Iterator[Path]:
-    if directory.is_file():
-        return iter((directory,))
-    return (path for path in directory.rglob("*") if path.is_file())
+    """All files below a directory, none left out because its folder cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        raise _unreadable(error.filename, error)
+
+    if not directory.is_dir():
+        yield from (directory,) if directory.is_file() else ()
+        return
+    for folder, _, names in os.walk(directory, onerror=refuse):
+        yield from (path for name in names if (path := Path(folder, name)).is_file())
+
+
+def _unreadable(path: str | os.PathLike[str], error: OSError) -> ModelError:
+    return ModelError(f"{os.fspath(path)} cannot be read: {error.strerror or error}")
 
 
 def _put_in_place(aside: Path, target: Path, *, overwrite: bool) -> None:

@@ -255,3 +255,28 @@ def test_a_model_in_the_base_is_refused(model, base):
     with pytest.raises(ModelError, match="are one inside the other"):
         api.publish(f"{base}/new/model", f"{base}/new", verdict=verdict_on(model))
     assert not [name for name in buckets.entries(base) if ".tfslim" in name]
+
+
+def test_objects_that_consoles_make_for_folders_go_with_them(model, base):
+    """A server lists BASE/3/ as version 3 while any object of that prefix is there, "BASE/3/" itself too."""
+    for _ in range(3):
+        _publish(model, base)
+    own = (".tfslim/", ".tfslim/staged/", ".tfslim/removed/", ".tfslim/claims/")
+    for name in ("", "1/", "3/", "3/variables/", "7/", *own):
+        buckets._client().bucket(BUCKET).blob(f"{base.name}/{name}").upload_from_string(b"")
+
+    assert [one.problem for one in api.versions(str(base)) if one.number == 7] == ["it holds no saved_model.pb"]
+    assert [bucket.rollback(base).version for _ in range(2)] == [3, 2]
+    done = bucket.publish(model, base, verdict_on(model), keep=2)
+
+    assert (done.version, done.removed) == (8, (1,))
+    tops = {name.split("/")[0] for name in buckets.entries(base)}
+    assert {top for top in tops if top.isdigit()} == {"2", "8"}
+
+
+def test_a_version_that_is_half_removed_is_told_as_such(model, base):
+    for _ in range(3):
+        _publish(model, base)
+    buckets.claim(base / ".tfslim/removed/1.token", "")
+    buckets.delete([base / "1/saved_model.pb"])
+    assert api.versions(str(base))[0].problem == "it is being removed"

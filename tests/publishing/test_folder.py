@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -350,3 +351,82 @@ def test_who_may_not_write_is_told(model):
                 os._exit(1)
         assert os.waitpid(child, 0)[1] == 0
         assert versions(base) == ["1", "2"]
+
+
+def test_a_number_that_other_tools_use_again_can_be_rolled_back_again(model, tmp_path):
+    base = tmp_path / "base"
+    for _ in range(3):
+        publish(model, base, verdict_on(model))
+    for _ in range(3):
+        assert rollback(base).version == 2
+        shutil.copytree(model, base / "3")
+    assert rollback(base, to=1).version == 1
+    assert versions(base) == [
+        ".rolled-back-0003",
+        ".rolled-back-003",
+        ".rolled-back-03",
+        ".rolled-back-2",
+        ".rolled-back-3",
+        "1",
+    ]
+    for _ in range(3):
+        publish(model, base, verdict_on(model), keep=2)
+    assert versions(base) == ["5", "6"]
+
+
+def test_a_record_that_cannot_be_read_stops_no_rollback(model, tmp_path):
+    base = tmp_path / "base"
+    for _ in range(2):
+        publish(model, base, verdict_on(model))
+        record = base / f".tfslim/claims/{len(versions(base))}.json"
+        record.unlink()
+        record.mkdir()
+    assert rollback(base).version == 1
+    assert publish(model, base, verdict_on(model)).version == 3
+
+
+def test_a_name_that_is_no_utf8_is_a_name(model, tmp_path):
+    (model / os.fsdecode(b"\xff.txt")).write_text("x")
+    publish(model, tmp_path / "base", verdict_on(model))
+    assert storage.digest(tmp_path / "base/1") == storage.digest(model)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become somebody else")
+def test_a_folder_of_the_model_that_cannot_be_read_is_told(model):
+    """It would be missing from what is published, and from its digest too."""
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o777)
+        mine, base, verdict = shutil.copytree(model, f"{place}/model"), Path(place, "base"), verdict_on(model)
+        os.makedirs(f"{mine}/assets.extra/secret", 0o700)
+        os.chmod(f"{mine}/assets.extra/secret", 0)
+        child = os.fork()
+        if not child:
+            try:
+                os.setuid(65534)
+                with pytest.raises(ModelError, match=r"assets.extra/secret cannot be read: Permission denied"):
+                    publish(Path(mine), base, verdict)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert not base.exists()
+
+
+def test_what_a_rollback_tells_is_seen_before_others_go_on(model, tmp_path, monkeypatch):
+    """Else all that it has seen may be gone again, and a rollback that worked would end as one that did not."""
+    base, alone = tmp_path / "base", []
+    for _ in range(2):
+        publish(model, base, verdict_on(model))
+
+    def looked(*args, **options):
+        with (base / ".tfslim/lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                alone.append(False)
+            except BlockingIOError:
+                alone.append(True)
+        return shelf(*args, **options)
+
+    monkeypatch.setattr("tfslim_core.publishing.folder.shelf", looked)
+    assert rollback(base).version == 1
+    assert alone == [False, True, True]

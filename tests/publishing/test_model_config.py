@@ -7,7 +7,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 
 from tests.publishing.test_folder import model, verdict_on  # noqa: F401
 from tfslim_core import api
-from tfslim_core.errors import OutputExistsError, UsageError
+from tfslim_core.errors import GateFailedError, ModelError, OutputExistsError, UsageError
 from tfslim_core.publishing.model_config import model_config_text
 
 # The fields that are written, as tensorflow_serving/config/*.proto has them.
@@ -73,5 +73,13 @@ def test_it_is_written_beside_a_publication(parse, model, tmp_path, monkeypatch)
     assert [one.number for one in api.versions("base")] == [1, 2]  # refused before anything was published
     api.publish(model, "base", model_name="other", overwrite=True, **given)
     assert [config.name for config in parse(file.read_text())] == ["other"]
+    (tmp_path / "folder").mkdir()
+    for impossible in ("deep/models.config/x", "folder"):
+        with pytest.raises((ModelError, OutputExistsError), match=r"cannot write|is a directory"):
+            api.publish(model, "base", verdict=verdict_on(model), model_config=impossible, overwrite=True)
+    assert [one.number for one in api.versions("base")] == [1, 2, 3]  # as before
+    with pytest.raises(GateFailedError):
+        api.publish(model, "base", verdict=verdict_on(model, "fail"), model_config="none/models.config")
+    assert not list((tmp_path / "none").glob("*"))
     with pytest.raises(UsageError, match="give --model-config FILE too"):
         api.publish(model, "base", verdict=verdict_on(model), model_name="other")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,14 +49,12 @@ def publish(
     where = os.path.abspath(local(base)) if address is None else str(address)
     check_apart(shown(optimized), where)
     config = _config(where, model_config, model_name, overwrite=overwrite)
-    if address is not None:
-        done = bucket.publish(local(optimized), address, found, keep=keep)
-    else:
-        done = folder.publish(local(optimized), local(base), found, keep=keep)
-    if config is not None:
-        with storage.whole_file(config[0], overwrite=True) as file:
-            file.write_text(config[1])
-    return done
+    with ExitStack() as stack:
+        if config is not None:  # written before anything is published, and there once it is
+            stack.enter_context(storage.whole_file(config[0], overwrite=True)).write_text(config[1])
+        if address is not None:
+            return bucket.publish(local(optimized), address, found, keep=keep)
+        return folder.publish(local(optimized), local(base), found, keep=keep)
 
 
 def _config(base: str, file: Location | None, name: str | None, *, overwrite: bool) -> tuple[Path, str] | None:

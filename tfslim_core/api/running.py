@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -133,8 +133,7 @@ def fetch(source: Location, out: Location) -> None:
     address = address_of(source)
     if address is not None:
         with TemporaryDirectory() as folder:
-            copy = buckets.download(address, Path(folder))
-            _copy(Path(folder) / PurePosixPath(address.name).name if copy == Path(folder) else copy, target)
+            _copy(buckets.download(address, Path(folder)), target)
     else:
         _copy(local(source), target)
 

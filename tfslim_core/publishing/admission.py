@@ -32,9 +32,9 @@ def check_validated(optimized: Path, verdict: Verdict) -> str:
             )
     if not (optimized / MODEL_FILES[0]).is_file() and (optimized.is_file() or tflite_file(optimized) is None):
         raise ModelError(f"{optimized} is not a SavedModel: it holds no saved_model.pb (nor a model.tflite)")
+    found = storage.digest(optimized)
     try:
         check_self_contained(optimized)
-        found = storage.digest(optimized)
     except OSError as error:
         raise ModelError(f"{error.filename or optimized} cannot be read: {error.strerror or error}") from None
     if found != verdict.models.optimized.digest:

@@ -229,7 +229,7 @@ def _clean_up(base: Address) -> set[int]:
         if _hidden_whole(found, seen.names[-1]):
             begun.add(number)
         _remove(base / seen.names[-1], MODEL_FILES)
-    for token in {name.split("/")[0] for name in _below(found, f"{OWN}/staged/")}:
+    for token in {name.split("/")[0] for name in _below(found, f"{OWN}/staged/")} - {""}:
         prefix = f"{OWN}/staged/{token}"
         if _old([entry for name, entry in found.items() if name.startswith(f"{prefix}/")], _UPLOAD_ABANDONED):
             _remove(base / prefix)

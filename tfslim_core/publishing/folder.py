@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -92,7 +93,7 @@ def rollback(base: Path, to: int | None = None) -> Published:
             for number in above:
                 _hide(base, before.visible[number].names, lenient=to is not None)
             storage.sync_folder(base)
-        return shelf(base).served()
+            return shelf(base).served()
 
 
 def shelf(base: Path, *, contents: bool = True) -> Shelf:
@@ -109,20 +110,30 @@ def shelf(base: Path, *, contents: bool = True) -> Shelf:
         names = _names(base)
         claims = claimed_numbers(_names(base / OWN / "claims"))
         visible, hidden = seen(numbered(names)), seen(numbered(names, _HIDDEN))
-        texts = {n: (base / OWN / "claims" / claims[n]).read_bytes() for n in {*visible, *hidden} & claims.keys()}
+        texts = {}
+        for number in {*visible, *hidden} & claims.keys():
+            with suppress(OSError):  # going back to another version does not wait for a record's rights
+                texts[number] = (base / OWN / "claims" / claims[number]).read_bytes()
         return Shelf(str(base), visible, hidden, claims, records=read_records(texts))
 
 
 def _hide(base: Path, names: tuple[str, ...], *, lenient: bool) -> None:
     for name in names:
         try:
-            (base / name).rename(base / f"{_HIDDEN}{name}")
+            (base / name).rename(_free_to_hide(base, name))
         except FileNotFoundError:
             if not lenient:
                 raise ModelError(
                     f"{base}: another rollback hid version {name} at this moment, and this one has hidden no other; "
                     f"see: tfslim list {base}"
                 ) from None
+
+
+def _free_to_hide(base: Path, name: str) -> Path:
+    """A hidden name of the same number; another tool may have used again one that was taken back."""
+    while os.path.lexists(path := base / f"{_HIDDEN}{name}"):
+        name = re.sub("([0-9])", r"0\1", name, count=1)
+    return path
 
 
 def _seen(base: Path, names: tuple[str, ...]) -> Seen:

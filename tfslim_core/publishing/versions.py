@@ -92,6 +92,8 @@ class Shelf:
     def problem(self, number: int) -> str | None:
         """Why a server cannot load a version that it sees; None where it can."""
         seen = self.visible[number]
+        if number in self.removing and not seen.files:
+            return "it is being removed"
         if seen.changing:
             return "it is being published, or its publisher died within the last hour"
         if not seen.files:
