@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kfp.dsl import base_component
@@ -99,3 +100,20 @@ def absolute(values: Mapping[str, Any]) -> dict[str, Any]:
         return os.path.abspath(value)
 
     return {name: placed(name, value) for name, value in values.items()}
+
+
+def paths(values: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """Each absolute path that the values name, with the name of its parameter, or of its key in a mapping."""
+
+    def below(name: str, value: Any) -> Iterator[tuple[str, Path]]:
+        if isinstance(value, list):
+            for one in value:
+                yield from below(name, one)
+        elif isinstance(value, dict):
+            for key, one in value.items():
+                yield from below(key, one)
+        elif name in PATHS and isinstance(value, str) and value.startswith("/"):
+            yield name, Path(value)
+
+    for name, value in values.items():
+        yield from below(name, value)
