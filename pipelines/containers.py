@@ -43,7 +43,7 @@ def runner(spec: pipeline_spec_pb2.PipelineSpec, arguments: Mapping[str, Any]) -
     try:
         import docker
     except ImportError:
-        raise UsageError("--runner docker needs the Python package docker; call: pip install '.[docker]'") from None
+        raise UsageError("--runner docker needs the Python package docker; call: pip install docker") from None
     try:
         client = docker.from_env()
         options = client.info().get("SecurityOptions") or []
