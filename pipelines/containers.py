@@ -46,7 +46,7 @@ def runner(spec: pipeline_spec_pb2.PipelineSpec, arguments: Mapping[str, Any]) -
         raise UsageError("--runner docker needs the Python package docker; call: pip install docker") from None
     try:
         client = docker.from_env()
-        options = client.info().get("SecurityOptions") or []
+        told = client.info()
     except docker.errors.DockerException as error:
         raise UsageError(
             "--runner docker: no engine answers; start Docker, or Podman's service and name its socket in DOCKER_HOST "
@@ -59,8 +59,9 @@ def runner(spec: pipeline_spec_pb2.PipelineSpec, arguments: Mapping[str, Any]) -
     if key := os.environ.get(_KEY_FILE):
         seen.setdefault(Path(key).absolute(), True)
     environment = {name: os.environ[name] for name in (*_PASSED_ON, *_PROXIES) if name in os.environ}
-    # An engine that runs without root takes root in a container for who started it.
-    user = "0:0" if "name=rootless" in options else f"{os.getuid()}:{os.getgid()}"
+    # An engine that runs without root takes root in a container for who started it. Docker says so, and Podman so.
+    rootless = "name=rootless" in told.get("SecurityOptions", []) or told.get("Rootless")
+    user = "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"
     with _made(path for path, read_only in seen.items() if not read_only):
         yield local.DockerRunner(
             mounts=[

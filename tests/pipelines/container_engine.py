@@ -21,10 +21,10 @@ class Engine(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     daemon_threads = True
 
-    def __init__(self, socket, images, options=()):
+    def __init__(self, socket, images):
         super().__init__(str(socket), _Handler)
         self.images = images
-        self.options = list(options)
+        self.info = {"SecurityOptions": ["name=seccomp,profile=default"]}
         self.asked = []
         self.there = {}
         self.refuses_to_start = ""
@@ -45,7 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/version":
             return self._answer(VERSION)
         if path == "/info":
-            return self._answer({"SecurityOptions": self.server.options})
+            return self._answer(self.server.info)
         if path.startswith("/images/"):
             image = path.removeprefix("/images/").removesuffix("/json")
             return self._answer({"Id": image}) if image in self.server.images else self._missing("no such image")
@@ -121,9 +121,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running(socket, images, options=()):
+def running(socket, images):
     """Serve on a socket while the block runs."""
-    with Engine(socket, images, options) as engine:
+    with Engine(socket, images) as engine:
         threading.Thread(target=engine.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         try:
             yield engine

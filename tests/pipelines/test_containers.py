@@ -66,8 +66,9 @@ def test_a_pipeline_in_containers(engine, tmp_path, monkeypatch):
     assert first["HostConfig"]["NetworkMode"] == "host"
 
 
-def test_an_engine_without_root_has_its_own_idea_of_it(engine, tmp_path):
-    engine.options.append("name=rootless")
+@pytest.mark.parametrize("said", [{"SecurityOptions": ["name=rootless"]}, {"SecurityOptions": [], "Rootless": True}])
+def test_an_engine_without_root_has_its_own_idea_of_it(engine, tmp_path, said):
+    engine.info = said  # Docker's and Podman's
     run_locally(gated, {"word": "stay"}, tmp_path / "run", runner="docker")
     assert engine.asked[0]["User"] == "0:0"
 
