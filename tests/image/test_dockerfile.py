@@ -82,6 +82,12 @@ def test_nothing_of_the_build_stays():
     assert re.search(r"GOTOOLCHAIN=local", text)
 
 
+def test_a_checkout_that_others_cannot_read_makes_an_image_that_they_can():
+    copied = [words for name, words in stages()["image"] if name == "COPY"]
+    assert all(words[0].startswith(("--from=", "--chmod=")) for words in copied)
+    assert ("RUN", ["chmod", "-R", "a+rX", "/checkout"]) in stages()["wheel"]
+
+
 def test_versions_are_those_of_the_project():
     text = (ROOT / "Dockerfile").read_text()
     assert f'image.version="{__version__}"' in text
