@@ -1,7 +1,7 @@
 """Steps in containers: what an engine has to be told so that they see what the arguments name, and the run of one.
 
 kfp starts containers that remove themselves, and with them how they ended and what they said last; `run` takes the
-place of its function. The Python package docker is an extra, and so imported only where it is used.
+place of what its handler of tasks does. The Python package docker is an extra, and so imported only where it is used.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from tfslim_core.errors import UsageError
 if TYPE_CHECKING:
     import docker
     from docker.models.containers import Container
+    from kfp.local import docker_task_handler
 
 # What a container needs of the world outside to reach a bucket.
 _PASSED_ON = ("STORAGE_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT", "TF_CPP_MIN_LOG_LEVEL")
@@ -98,16 +99,9 @@ def places(arguments: Mapping[str, Any]) -> dict[Path, bool]:
 
 
 def run(
-    client: docker.DockerClient,
-    image: str,
-    command: list[str],
-    volumes: Mapping[str, Mapping[str, str]],
-    *,
-    start: Callable[[Container], bool],
-    said: Callable[[str], None],
-    **more: Any,
+    handler: docker_task_handler.DockerTaskHandler, *, start: Callable[[Container], bool], said: Callable[[str], None]
 ) -> int:
-    """Run a command in a container and give its exit code; 1 where the engine failed.
+    """Run a task in a container and give its exit code; 1 where the engine failed.
 
     start: called with the container; starts it and says whether it did. said: takes a line of its log.
     """
@@ -115,34 +109,40 @@ def run(
     import requests
 
     # As text, `source:target`, a path with a colon could not be mounted.
-    made = [docker.types.Mount(one["bind"], source, type="bind") for source, one in volumes.items()]
-    asked = {**more, "mounts": [*more.get("mounts", ()), *made]}
-    container = None
+    asked = dict(handler.runner.container_run_args)
+    for source, shown in handler.get_volumes_to_mount().items():
+        asked["mounts"] = [*asked["mounts"], docker.types.Mount(shown["bind"], source, type="bind")]
     try:
-        container = client.containers.create(image, command, **asked)
-        if not start(container):
-            return 1
-        rest = b""
-        for part in container.logs(stream=True, follow=True):
-            *lines, rest = (rest + part).split(b"\n")
-            for line in lines:
-                said(line.decode(errors="replace"))
-        if rest:
-            said(rest.decode(errors="replace"))
-        code = int(container.wait()["StatusCode"])
-        container.reload()
-        if container.attrs["State"].get("OOMKilled"):
-            said("tfslim: its container ran out of memory")
-        elif code > 128:
-            said(f"tfslim: its container was killed by signal {code - 128}")
-        return code
+        with closing(docker.from_env()) as client:
+            container = client.containers.create(
+                handler.image, handler.full_command, environment=handler.env_vars, **asked
+            )
+            try:
+                return _followed(container, said) if start(container) else 1
+            finally:
+                with suppress(docker.errors.DockerException, requests.RequestException):
+                    container.remove(force=True)
     except (docker.errors.DockerException, requests.RequestException) as error:
         said(f"tfslim: the container engine failed: {_first_line(error)}")
         return 1
-    finally:
-        if container is not None:
-            with suppress(docker.errors.DockerException, requests.RequestException):
-                container.remove(force=True)
+
+
+def _followed(container: Container, said: Callable[[str], None]) -> int:
+    """Tell what a container says until it ends; gives its exit code."""
+    rest = b""
+    for part in container.logs(stream=True, follow=True):
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            said(line.decode(errors="replace"))
+    if rest:
+        said(rest.decode(errors="replace"))
+    code = int(container.wait()["StatusCode"])
+    container.reload()
+    if container.attrs["State"].get("OOMKilled"):
+        said("tfslim: its container ran out of memory")
+    elif code > 128:
+        said(f"tfslim: its container was killed by signal {code - 128}")
+    return code
 
 
 def kill(container: Container) -> None:

@@ -33,6 +33,7 @@ from pipelines.steps import Step
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
+    from kfp.local import docker_task_handler
 
 _ITEM = "-loop-item"
 _CHANNEL = "pipelinechannel--"
@@ -193,10 +194,11 @@ class Watch:
         except ImportError:  # without the package docker kfp has none
             yield
             return
-        with mock.patch.object(docker_task_handler, "run_docker_container", self._container):
+        # A function, not a method of this class, so that it becomes one of the handler.
+        with mock.patch.object(docker_task_handler.DockerTaskHandler, "run", lambda handler: self._container(handler)):
             yield
 
-    def _container(self, **call: Any) -> int:
+    def _container(self, handler: docker_task_handler.DockerTaskHandler) -> status.Status:
         """Run a task in a container."""
         mine: list[Container] = []
 
@@ -209,7 +211,8 @@ class Watch:
             return bool(mine)
 
         try:
-            return containers.run(start=start, said=self._line, **call)
+            code = containers.run(handler, start=start, said=self._line)
+            return status.Status.FAILURE if code else status.Status.SUCCESS
         finally:
             with self._lock:
                 self._containers = [one for one in self._containers if one not in mine]

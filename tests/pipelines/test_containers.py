@@ -99,6 +99,14 @@ def test_an_engine_that_fails_is_a_step_that_failed(engine, tmp_path):
     assert run.failed.reason == "the container engine failed: no space left on device"
 
 
+def test_an_engine_that_is_gone_is_a_step_that_failed(engine, tmp_path, monkeypatch):
+    gone = f"unix://{tmp_path}/none.sock"
+    run = run_locally(
+        gated, {"word": "go"}, tmp_path / "run", lambda _: monkeypatch.setenv("DOCKER_HOST", gone), runner="docker"
+    )
+    assert run.failed.reason.startswith("the container engine failed: Error while fetching server API version")
+
+
 def test_what_is_missing_is_one_line_and_nothing_is_made(engine, tmp_path, monkeypatch, capsys):
     arguments = {"word": "go", "base": str(tmp_path / "base")}
     engine.images.clear()
