@@ -38,6 +38,10 @@ COPY tfslim_core tfslim_core
 RUN /opt/build/bin/pip wheel --no-index --no-build-isolation --no-deps --wheel-dir /dist . \
     && /opt/build/bin/pip --python /opt/tfslim/bin/python install --no-compile --no-index --no-deps --prefix /own /dist/*.whl \
     && /opt/tfslim/bin/python -m compileall -q /own
+# A checkout may be its owner's alone to read; the image's user is another.
+COPY components /checkout/components
+COPY pipelines /checkout/pipelines
+RUN chmod -R a+rX /checkout
 
 FROM ${PYTHON_IMAGE} AS image
 LABEL org.opencontainers.image.title="tfslim" \
@@ -52,8 +56,7 @@ COPY --from=boot /out /opt/apache/beam
 COPY --from=packages /opt/tfslim /opt/tfslim
 COPY --from=wheel /own /opt/tfslim
 COPY --chmod=0755 components/image/entrypoint.sh /usr/local/bin/tfslim-entrypoint
-COPY components /opt/tfslim-checkout/components
-COPY pipelines /opt/tfslim-checkout/pipelines
+COPY --from=wheel /checkout /opt/tfslim-checkout
 # Without RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT Beam would make an environment of its own beside this one.
 ENV PATH=/opt/tfslim/bin:$PATH PYTHONPATH=/opt/tfslim-checkout PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/home/tfslim USER=tfslim RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1

@@ -148,7 +148,7 @@ def check_here(values: Mapping[str, Any]) -> None:
     Raises:
         UsageError: it is not.
     """
-    for name, text in _paths(values):
+    for name, text in paths(values):
         if name in _READ and not os.path.exists(text) and not glob.glob(text):
             raise UsageError(f"argument {name!r}: {text}: no such file or directory")
         if name in _WRITTEN:
@@ -164,7 +164,7 @@ def check_elsewhere(values: Mapping[str, Any]) -> None:
     Raises:
         UsageError: one is relative to a directory, and a step has none that anyone else sees.
     """
-    for name, text in _paths(values):
+    for name, text in paths(values):
         if not text.startswith("/"):
             raise UsageError(
                 f"argument {name!r}: {text!r} is relative to a directory of this machine; "
@@ -172,13 +172,13 @@ def check_elsewhere(values: Mapping[str, Any]) -> None:
             )
 
 
-def _paths(values: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """The arguments that are paths, not addresses, each with its name."""
+def paths(values: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """The arguments that are paths, not addresses, each with the name of its parameter, or of its key in a mapping."""
     if isinstance(values, Mapping):
         for key, value in values.items():
-            yield from _paths(value, key)
+            yield from paths(value, key)
     elif isinstance(values, list):
         for value in values:
-            yield from _paths(value, name)
+            yield from paths(value, name)
     elif name in PATHS and isinstance(values, str) and values and "://" not in values:
         yield name, values

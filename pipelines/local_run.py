@@ -7,8 +7,8 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,17 +17,15 @@ from kfp import local
 from kfp.dsl import base_component
 from kfp.local import config
 
+from pipelines import containers
 from pipelines.guard import guarding
 from pipelines.steps import Step
 from pipelines.watched_runner import Watch
-from tfslim_core.errors import UsageError
 
 Runner = Literal["subprocess", "docker"]
 LOG = "log.txt"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _TAIL = 15
-# What a container needs of the world outside to reach a bucket.
-_PASSED_ON = ("STORAGE_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT", "TF_CPP_MIN_LOG_LEVEL")
 
 
 @dataclass(frozen=True)
@@ -96,66 +94,45 @@ def run_locally(
     told: called with a step when it begins, says something or ends, and with each that was skipped.
 
     Raises:
-        UsageError: there is nothing here that runs containers.
+        UsageError: there is nothing here that runs containers, or they would not see what the arguments name.
     """
     work = work.absolute()
-    work.mkdir(parents=True, exist_ok=True)
     outputs: Mapping[str, Any] = {}
     error = ""
-    with (work / LOG).open("w") as log, guarding() as guard, _runner(runner, work, arguments):
-        watch = Watch(pipeline.pipeline_spec, work, log, told, guard)  # type: ignore[attr-defined]
-        with watch.watching():
-            try:
-                outputs = pipeline(**arguments).outputs
-            except RuntimeError as found:  # what kfp raises when a task failed
-                error = _COLOUR.sub("", str(found))
-        watch.tell_skipped()
+    spec = pipeline.pipeline_spec  # type: ignore[attr-defined]
+    processes = nullcontext(local.SubprocessRunner(use_venv=False))
+    in_what = containers.runner(spec, arguments) if runner == "docker" else processes
+    with _surroundings() as scratch, in_what as chosen:
+        work.mkdir(parents=True, exist_ok=True)
+        with (work / LOG).open("w") as log, guarding() as guard, _initialised(chosen, work, scratch):
+            watch = Watch(spec, work, log, told, guard)
+            with watch.watching():
+                try:
+                    outputs = pipeline(**arguments).outputs
+                except RuntimeError as found:  # what kfp raises when a task failed
+                    error = _COLOUR.sub("", str(found))
+            watch.tell_skipped()
     return LocalRun(outputs, watch.steps, work, error)
 
 
 @contextmanager
-def _runner(runner: Runner, work: Path, arguments: Mapping[str, Any]) -> Iterator[None]:
+def _surroundings() -> Iterator[str]:
+    """A directory for what is gone after the run, and the tasks' environment."""
     with tempfile.TemporaryDirectory(prefix="tfslim-run-") as scratch, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*non-Python base image", RuntimeWarning)  # here, no image is used
         warnings.filterwarnings("ignore", ".*have no effect in the current local runner")  # a cluster's business
         # kfp leaves the source of every task behind; what TensorFlow says of itself hides what the tasks say.
         with _environment(TMPDIR=scratch, TF_CPP_MIN_LOG_LEVEL=os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1")):
-            chosen = local.SubprocessRunner(use_venv=False) if runner == "subprocess" else _docker(arguments)
-            local.init(chosen, pipeline_root=str(work), workspace_root=tempfile.mkdtemp(dir=scratch))
-            try:
-                yield
-            finally:
-                config.LocalExecutionConfig.instance = None  # or every later call of a component would run it
+            yield scratch
 
 
-def _docker(arguments: Mapping[str, Any]) -> local.DockerRunner:
-    """Containers that see what the arguments name, at the same paths, and write as who runs this."""
+@contextmanager
+def _initialised(runner: config.LocalRunnerType, work: Path, scratch: str) -> Iterator[None]:
+    local.init(runner, pipeline_root=str(work), workspace_root=tempfile.mkdtemp(dir=scratch))
     try:
-        import docker
-    except ImportError:
-        raise UsageError("--runner docker needs the Python package docker; call: pip install docker") from None
-    try:
-        client = docker.from_env()
-        client.ping()
-        client.close()
-    except docker.errors.DockerException as error:
-        raise UsageError(
-            "--runner docker: no engine answers; start Docker, or Podman's service and name its socket in DOCKER_HOST "
-            f"({str(error).splitlines()[0]})"
-        ) from None
-    mounts = [docker.types.Mount(str(path), str(path), type="bind") for path in _places(arguments.values())]
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return local.DockerRunner(
-        mounts=mounts, user=f"{os.getuid()}:{os.getgid()}", environment={"HOME": "/tmp", **environment}
-    )
-
-
-def _places(values: Iterable[Any]) -> list[Path]:
-    """Directories that hold what the arguments name here; of one inside another the outer alone."""
-    texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
-    paths = [Path(text) for text in texts if isinstance(text, str) and text.startswith("/")]
-    found = {path if path.is_dir() else path.parent for path in paths if path.is_dir() or path.parent.is_dir()}
-    return sorted(path for path in found if not any(path.is_relative_to(other) for other in found if other != path))
+        yield
+    finally:
+        config.LocalExecutionConfig.instance = None  # or every later call of a component would run it
 
 
 @contextmanager

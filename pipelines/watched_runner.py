@@ -2,8 +2,8 @@
 
 kfp (its version is pinned, and a test runs all of this) tells of tasks in its log alone, where the lines of tasks that
 run beside each other mix and some go missing, waits between tries of a task that cannot get better here, takes a
-container that is gone for one that succeeded, and leaves the processes of its tasks behind when it is interrupted. So
-four of its functions are replaced while a pipeline runs.
+container that is gone for one that succeeded, and leaves processes and containers behind when it is interrupted. So
+five of its functions are replaced while a pipeline runs.
 """
 
 from __future__ import annotations
@@ -20,16 +20,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from kfp.compiler import pipeline_spec_builder
 from kfp.local import graph_utils, logging_utils, status, subprocess_task_handler
 from kfp.local.orchestrator import task_executor
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from pipelines import containers
 from pipelines.guard import Guard
 from pipelines.replacing import replaced
 from pipelines.steps import Step
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+    from kfp.local import docker_task_handler
 
 _ITEM = "-loop-item"
 _CHANNEL = "pipelinechannel--"
@@ -60,6 +65,7 @@ class Watch:
         self._mine = threading.local()
         self._processes: set[subprocess.Popen[str]] = set()
         self._guard = guard
+        self._containers: list[Container] = []
         self._stopped = False
         self._inside = dict(_leaves(spec))
 
@@ -82,6 +88,7 @@ class Watch:
                         (logging_utils, "local_logger_context", nullcontext),
                     ]
                 ) as (self._execute, *_),
+                self._running_containers(),
                 redirect_stdout(out),
                 redirect_stderr(out),
                 self._stopping(),
@@ -199,6 +206,36 @@ class Watch:
                 self._guard.ended(process.pid)
 
     @contextmanager
+    def _running_containers(self) -> Iterator[None]:
+        try:
+            from kfp.local import docker_task_handler
+        except ImportError:  # without the package docker kfp has none
+            yield
+            return
+        # A function, not a method of this class, so that it becomes one of the handler.
+        with replaced([(docker_task_handler.DockerTaskHandler, "run", lambda handler: self._container(handler))]):
+            yield
+
+    def _container(self, handler: docker_task_handler.DockerTaskHandler) -> status.Status:
+        """Run a task in a container."""
+        mine: list[Container] = []
+
+        def start(container: Container) -> bool:
+            with self._lock:  # or one that has just begun would be missed when all are ended
+                if not self._stopped:
+                    container.start()
+                    mine.append(container)
+                    self._containers.append(container)
+            return bool(mine)
+
+        try:
+            code = containers.run(handler, start=start, said=self._line)
+            return status.Status.FAILURE if code else status.Status.SUCCESS
+        finally:
+            with self._lock:
+                self._containers = [one for one in self._containers if one not in mine]
+
+    @contextmanager
     def _stopping(self) -> Iterator[None]:
         """End all tasks when this process is asked to end; kfp would go on with those that wait in a loop."""
 
@@ -221,6 +258,8 @@ class Watch:
     def _kill(self) -> None:
         with self._lock:
             left = list(self._processes)
+            for container in self._containers:
+                containers.kill(container)
         for process in left:
             _signal_group(process, signal.SIGTERM)
         end = time.monotonic() + _PATIENCE

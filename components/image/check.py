@@ -67,7 +67,7 @@ class Check:
         try:
             yield name
         finally:
-            engine.run([self.engine, "rm", "--force", "--time", "5", name], "removing the worker")
+            engine.run([self.engine, "rm", "--force", name], "removing the worker")
 
 
 def holds_its_lock_file(check: Check) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from components.image import build, engine, prune
+from components.image import build, check, engine, prune
 from components.image.packages import LOCK, difference, locked, named
 from tfslim_core import __version__
 from tfslim_core.errors import JobError, UsageError
@@ -80,6 +80,12 @@ def test_nothing_of_the_build_stays():
     assert "pip install" not in " ".join(word for _, words in kept for word in words)
     assert text.count("--require-hashes") == 2
     assert re.search(r"GOTOOLCHAIN=local", text)
+
+
+def test_a_checkout_that_others_cannot_read_makes_an_image_that_they_can():
+    copied = [words for name, words in stages()["image"] if name == "COPY"]
+    assert all(words[0].startswith(("--from=", "--chmod=")) for words in copied)
+    assert ("RUN", ["chmod", "-R", "a+rX", "/checkout"]) in stages()["wheel"]
 
 
 def test_versions_are_those_of_the_project():
@@ -168,6 +174,16 @@ def test_an_engine_that_does_not_answer_is_told_apart_from_one_that_is_missing(t
         engine.run(["sh", "-c", "echo no space left >&2; exit 3"], "building x")
     with pytest.raises(JobError, match=r"waiting: sleep had not ended after 0\.001 minutes"):
         engine.run(["sleep", "60"], "waiting", minutes=0.001)
+
+
+def test_a_container_is_removed_with_options_that_every_engine_has(tmp_path, monkeypatch):
+    (tmp_path / "docker").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    asked = check.Check("docker", "t:1", tmp_path, tmp_path / "data", tmp_path)
+    with asked.running("--worker_pool") as name:
+        pass
+    assert (tmp_path / "asked").read_text().splitlines()[-1] == f"rm --force {name}"
 
 
 @pytest.mark.skipif(not (shutil.which("cc") and shutil.which("strip")), reason="there is no C compiler")

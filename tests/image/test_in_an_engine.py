@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,20 @@ def test_a_bad_model_is_one_line(asked):
     with pytest.raises(JobError, match=r"tfslim: .*not-there"):
         asked.run("slimming", "tfslim", "slim", "/model/not-there", "/job/none")
     assert not (Path(asked.work) / "none").exists()
+
+
+def test_a_pipeline_runs_in_it(asked, tmp_path):
+    docker = pytest.importorskip("docker")
+    try:
+        docker.from_env().close()
+    except docker.errors.DockerException:
+        pytest.skip("no engine answers on DOCKER_HOST")
+    given = {"model": asked.model, "data": asked.data, "base": tmp_path / "new/base", "measure_costs": "false"}
+    arguments = [word for name, value in given.items() for word in ("--arg", f"{name}={value}")]
+    command = [sys.executable, "-m", "pipelines", "run", "--runner", "docker", "--work", tmp_path / "run", *arguments]
+    gates = ["--arg", "gates=top1_agreement>=0.98"]
+    environment = os.environ | {"TFSLIM_IMAGE": TAG}
+    done = subprocess.run([*command, *gates], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"published: {tmp_path}/new/base/1" in done.stdout
+    assert (tmp_path / "new/base/1/saved_model.pb").is_file()
