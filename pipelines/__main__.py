@@ -91,7 +91,8 @@ def run(
         if pipeline == "slim_many":
             endings = judge_each(done)
             for name, ending in endings.items():
-                print(f"{name}: {ending.message}{f' (report: {ending.report})' if ending.report else ''}")
+                where = f"report: {ending.report}" if ending.report else f"the whole log: {done.log}"
+                print(f"{name}: {ending.message} ({where})")
             if not endings:
                 show_log(console, done)
                 _fail(f"{judge(done).message} (the whole log: {done.log})", ERROR)
