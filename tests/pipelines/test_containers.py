@@ -56,6 +56,7 @@ def test_a_link_to_what_a_container_does_not_see_is_refused_in_one_line(tmp_path
 
 def test_a_pipeline_in_containers(engine, tmp_path, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     run = run_locally(gated, {"word": "go"}, tmp_path / "a:run", runner="docker")
     assert run.failed is None
     assert [(step.name, step.says) for step in run.steps] == [("say", "go"), ("say-2", "went")]
