@@ -82,13 +82,13 @@ def places(arguments: Mapping[str, Any]) -> dict[Path, bool]:
     """Path here that the arguments name -> whether it is only read.
 
     Raises:
-        UsageError: there is a link in one to what a container would not see.
+        UsageError: there is a link in one that is read to what a container would not see.
     """
     found: dict[Path, bool] = {}
     for name, text in paths(arguments):
         path = Path(text)
         found[path] = found.get(path, True) and name not in _WRITTEN
-    for path in found:
+    for path in (one for one, read_only in found.items() if read_only):
         for link in _links(path):
             target = Path(os.path.normpath(link.parent / link.readlink()))
             if not any(target.is_relative_to(shown) for shown in found):

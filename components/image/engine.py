@@ -12,6 +12,9 @@ from tfslim_core.errors import JobError, UsageError
 # What tells that it can do its work: Docker's own command is often there where its daemon is not.
 _ASKS = {"docker": ["docker", "info"], "podman": ["podman", "info"], "buildah": ["buildah", "info"]}
 RUNS = ("docker", "podman")
+# Docker's command can talk to Podman's service, and then can neither build with secrets nor follow what it runs.
+_SERVER = ["docker", "version", "--format", "{{range .Server.Components}}{{.Name}}\n{{end}}"]
+_PODMAN = "Podman Engine"
 
 
 def find(name: str = "", among: Sequence[str] = tuple(_ASKS)) -> str:
@@ -24,10 +27,18 @@ def find(name: str = "", among: Sequence[str] = tuple(_ASKS)) -> str:
             wrong.append(f"{engine} is not installed")
             continue
         asked = subprocess.run(_ASKS[engine], capture_output=True, text=True, check=False)
-        if asked.returncode == 0:
+        if asked.returncode != 0:
+            wrong.append(f"{engine} does not answer ({_last(asked.stderr)})")
+        elif engine == "docker" and _is_podman():
+            wrong.append("docker talks to Podman's service (DOCKER_HOST); use podman itself")
+        else:
             return engine
-        wrong.append(f"{engine} does not answer ({_last(asked.stderr)})")
     raise UsageError(f"no engine to work with: {'; '.join(wrong)}")
+
+
+def _is_podman() -> bool:
+    told = subprocess.run(_SERVER, capture_output=True, text=True, check=False)
+    return _PODMAN in told.stdout.splitlines()
 
 
 def run(

@@ -176,6 +176,18 @@ def test_an_engine_that_does_not_answer_is_told_apart_from_one_that_is_missing(t
         engine.run(["sleep", "60"], "waiting", minutes=0.001)
 
 
+def test_dockers_command_on_podmans_service_is_passed_by(tmp_path, monkeypatch):
+    server = 'if [ "$1" = version ]; then printf "Podman Engine\\nConmon\\n"; fi'
+    (tmp_path / "docker").write_text(f"#!/bin/sh\n{server}\n")
+    (tmp_path / "podman").write_text("#!/bin/sh\n")
+    for name in ("docker", "podman"):
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert engine.find() == "podman"
+    with pytest.raises(UsageError, match="docker talks to Podman's service"):
+        engine.find("docker")
+
+
 def test_a_container_is_removed_with_options_that_every_engine_has(tmp_path, monkeypatch):
     (tmp_path / "docker").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
     (tmp_path / "docker").chmod(0o755)
