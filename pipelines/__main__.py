@@ -73,7 +73,7 @@ def run(
     console = Console(file=sys.stderr)  # bound now: the run redirects sys.stderr to its log
     with _one_line():
         from pipelines.arguments import absolute, check_here, parameters, parse
-        from pipelines.local_run import Runner, run_locally
+        from pipelines.local_run import LOG, Runner, run_locally
         from pipelines.outcome import ERROR, PASSED, context, judge, judge_each, worst
         from pipelines.progress import show_log, telling
         from tfslim_core.report import before_after_table
@@ -87,11 +87,15 @@ def run(
         where = work or Path("build/runs") / f"{pipeline}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03d}"
         check_free(where, overwrite=False)
         with telling(console) as teller:
-            done = run_locally(wanted, values, where, teller.told, cast(Runner, runner))
+            try:
+                done = run_locally(wanted, values, where, teller.told, cast(Runner, runner))
+            except KeyboardInterrupt:
+                _fail(f"interrupted (the whole log: {where.absolute() / LOG})", 130)
         if pipeline == "slim_many":
             endings = judge_each(done)
             for name, ending in endings.items():
-                print(f"{name}: {ending.message}{f' (report: {ending.report})' if ending.report else ''}")
+                where = f"report: {ending.report}" if ending.report else f"the whole log: {done.log}"
+                print(f"{name}: {ending.message} ({where})")
             if not endings:
                 show_log(console, done)
                 _fail(f"{judge(done).message} (the whole log: {done.log})", ERROR)

@@ -38,7 +38,8 @@ class Teller:
         else:
             if id(step) in self._running:
                 self._progress.remove_task(self._running.pop(id(step)))
-            mark = "[red]failed[/]" if step.failed else "[green]done[/]"
+            failed = "[yellow]stopped[/]" if step.stopped else "[red]failed[/]"
+            mark = failed if step.failed else "[green]done[/]"
             self._console.print(f"  {title} {mark} [dim]{step.seconds:6.1f} s[/]", highlight=False, soft_wrap=True)
 
 

@@ -23,7 +23,8 @@ class Step:
     """One task of a run.
 
     component: KFP's name of what it runs. inside: the graphs that it is in. items: what the loops around it are at.
-    folder: what it wrote. says: what it does now. lines: its log. failed: None while it runs. skipped: it never began.
+    folder: what it wrote. says: what it does now. lines: its log. failed: None while it runs. stopped: with the run, by
+    who started it. skipped: it never began.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Step:
     lines: list[str] = field(default_factory=list)
     seconds: float = 0.0
     failed: bool | None = None
+    stopped: bool = False
     skipped: bool = False
 
     @property

@@ -153,6 +153,7 @@ class Watch:
             with self._lock:
                 step.seconds = time.monotonic() - started
                 step.failed = ended != status.Status.SUCCESS
+                step.stopped = step.failed and self._stopped
                 self._told(step)
 
     def _tell_final_status(self, task: pipeline_spec_pb2.PipelineTaskSpec) -> None:

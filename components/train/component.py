@@ -59,6 +59,9 @@ def train(
     if len(shape) != 3 or min(shape[:2]) < 8:
         sys.exit(f"tfslim: {data.path}: {key!r} is {images.shape}; wants images of 8 x 8 pixels or more")
 
+    if seed < 0 or epochs < 1 or batch_size < 1:
+        sys.exit(f"tfslim: epochs {epochs} and batch_size {batch_size} are 1 or more, seed {seed} is 0 or more")
+
     import keras
 
     keras.utils.set_random_seed(seed)

@@ -185,6 +185,13 @@ def test_what_cannot_be_trained_on_is_told_in_one_line(named, says, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+def test_numbers_of_no_training_are_told_in_one_line(tmp_path):
+    data = arrays(tmp_path, x=np.zeros((4, 8, 8)), label=np.zeros(4, int))
+    for given in ({"seed": -1}, {"epochs": 0}, {"batch_size": 0}):
+        with pytest.raises(SystemExit, match=r"^tfslim: epochs .* are 1 or more, seed .* is 0 or more"):
+            trained(tmp_path, "model", data, **given)
+
+
 def test_a_file_of_objects_is_not_unpickled(tmp_path):
     with pytest.raises(SystemExit, match=r"no \.npz file of numbers"):
         trained(tmp_path, "model", arrays(tmp_path, x=np.array([{}], object), label=np.zeros(1, int)))

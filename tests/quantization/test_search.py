@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -244,6 +245,8 @@ def test_weights_that_there_is_no_time_for_are_tried_in_8_bits(bundle, data, mon
         ({"budget": ["rel_l2_error>=0.9"]}, UsageError, "bounds no loss; write rel_l2_error<=…"),
         ({"budget": ["top1>=0.9"]}, UsageError, "no metric 'top1'"),
         ({"budget": ["top1_agreement>=0.9"], "encoding": "int4"}, UsageError, "leave out --encoding"),
+        ({"budget": ["top1_agreement>=0.9"], "seed": -1, "data": True}, UsageError, "--seed -1"),
+        ({"budget": ["top1_agreement>=0.9"], "search_minutes": math.nan, "data": True}, UsageError, "-minutes nan"),
         ({"budget": ["nothing:top1_agreement>=0.9"], "data": True}, UsageError, "no output 'nothing'"),
         ({"budget": ["label_accuracy_drop<=0.1"], "data": True}, UsageError, "needs labels"),
         ({"budget": ["one:rel_l2_error<=0.1"], "data": True}, DataError, "answers alike on every example"),

@@ -39,12 +39,14 @@ class Budget:
         """The bounds, understood.
 
         Raises:
-            UsageError: one cannot be, or bounds nothing that encodings change; or there is no data.
+            UsageError: one cannot be, or bounds nothing that encodings change; or there is no data, or no such seed.
         """
         gates = [gate.parse(text) for text in self.bounds]
         refuse_unsearchable(gates)
         if not self.data:
             raise UsageError("--budget needs data to be measured on; give --data NAME=PATH")
+        if self.seed < 0 or not self.minutes >= 0:
+            raise UsageError(f"--seed {self.seed}, --search-minutes {self.minutes}: both are 0 or more")
         return gates
 
 
