@@ -12,26 +12,26 @@ from tfslim_core.errors import UsageError
 
 @contextmanager
 def replaced(places: Sequence[tuple[ModuleType | type, str, Any]]) -> Iterator[list[Any]]:
-    """Put others in the places of a library's functions, and back what was there, which this yields.
+    """Put others in the places of a library's functions, (module or class, name, the other), and back what was there.
 
-    places: (the function's module or class, its name, the other).
+    Yields what was there.
 
     Raises:
         UsageError: one is not there, in another version of the library; then none is replaced.
     """
-    if missing := [f"{_full_name(place)}.{name}" for place, name, _ in places if not hasattr(place, name)]:
+    if missing := [f"{_named(owner)}.{name}" for owner, name, _ in places if not hasattr(owner, name)]:
         library = missing[0].partition(".")[0]
         raise UsageError(
             f"this version of {library} has no {missing[0]}, which a run here replaces; install tfslim with its extra "
             f"pipelines again, which names the version of {library} that fits"
         )
-    there = [getattr(place, name) for place, name, _ in places]
+    there = [getattr(owner, name) for owner, name, _ in places]
     with ExitStack() as back:
-        for (place, name, other), before in zip(places, there, strict=True):
-            back.callback(setattr, place, name, before)
-            setattr(place, name, other)
+        for (owner, name, other), before in zip(places, there, strict=True):
+            back.callback(setattr, owner, name, before)
+            setattr(owner, name, other)
         yield there
 
 
-def _full_name(place: ModuleType | type) -> str:
-    return place.__name__ if isinstance(place, ModuleType) else f"{place.__module__}.{place.__qualname__}"
+def _named(owner: ModuleType | type) -> str:
+    return owner.__name__ if isinstance(owner, ModuleType) else f"{owner.__module__}.{owner.__qualname__}"

@@ -20,9 +20,10 @@ import urllib3
 
 from pipelines.remote import job as jobs
 from pipelines.remote.cron import Cron
+from pipelines.remote.endpoint import checked
 from pipelines.remote.errors import BusyError, NotFoundError, RemoteError, UnsureError, first_line
 from pipelines.remote.job import Job
-from pipelines.remote.kubeflow_access import checked, configuration
+from pipelines.remote.kubeflow_access import configuration
 from pipelines.remote.retrying import again, make_once
 from pipelines.remote.runs import Plan, RemoteRun, RemoteStep, Schedule, State, steps
 from pipelines.remote.secrets import HIDDEN, header_value, redacted
@@ -56,7 +57,7 @@ class Kubeflow:
         service_account: str = "",
         environ: Mapping[str, str],
     ) -> None:
-        self.endpoint = checked(endpoint)
+        self.endpoint = checked(endpoint, "such as https://kubeflow.example.com/pipeline")
         self.page = environ.get("KF_PIPELINES_UI_ENDPOINT", self.endpoint).rstrip("/")
         self.namespace = namespace
         self.experiment = experiment

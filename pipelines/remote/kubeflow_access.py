@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import kfp_server_api as api
 
 from pipelines.remote.errors import RemoteError, first_line
-from pipelines.remote.secrets import header_value, redacted
+from pipelines.remote.secrets import header_value
 from tfslim_core.errors import UsageError
 
 ENDPOINT = ("KFP_ENDPOINT", "KF_PIPELINES_ENDPOINT")
@@ -82,21 +81,3 @@ class _IdentityToken:
         except exceptions.GoogleAuthError as error:
             raise RemoteError(f"KFP_IAP_CLIENT_ID: no token of Google's: {first_line(str(error))}") from error
         configuration.api_key["authorization"] = self._credentials.token
-
-
-def checked(endpoint: str) -> str:
-    """An address without a slash at its end.
-
-    Raises:
-        UsageError: it is none, or has a secret in it.
-    """
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(
-            f"--endpoint {redacted(endpoint)!r}: not an address such as https://kubeflow.example.com/pipeline"
-        )
-    if parts.username or parts.query or parts.fragment:
-        raise UsageError(
-            "--endpoint: an address without user, password and '?'; what to log in with comes from the environment"
-        )
-    return endpoint.rstrip("/")

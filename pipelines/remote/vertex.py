@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import google.auth
 import requests
@@ -23,6 +22,7 @@ from google.oauth2.credentials import Credentials
 
 from pipelines.remote import job as jobs
 from pipelines.remote.cron import Cron
+from pipelines.remote.endpoint import checked
 from pipelines.remote.errors import BusyError, ExistsError, NotFoundError, RemoteError, UnsureError, first_line
 from pipelines.remote.job import Job
 from pipelines.remote.retrying import again, make_once
@@ -66,7 +66,8 @@ class Vertex:
         self.project, self.location = project, location
         self.root = root
         self.service_account = service_account
-        self.host = _checked(endpoint or f"https://{location}-aiplatform.googleapis.com")
+        host = endpoint or f"https://{location}-aiplatform.googleapis.com"
+        self.host = checked(host, "that begins with https://", secure=True)
         self.parent = f"projects/{project}/locations/{location}"
         self._environ = environ
         self._session: AuthorizedSession | None = None
@@ -337,14 +338,6 @@ def _broken(host: str, error: requests.exceptions.ConnectionError) -> RemoteErro
     if "NewConnectionError" in text or "Failed to establish" in text:
         return BusyError(f"{host}: cannot connect")
     return UnsureError(f"{host}: the connection broke ({first_line(text)})")
-
-
-def _checked(endpoint: str) -> str:
-    parts = urlsplit(endpoint)
-    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-    if parts.scheme != "https" and not (parts.scheme == "http" and local):
-        raise UsageError(f"--endpoint {redacted(endpoint)!r}: not an address that begins with https://")
-    return endpoint.rstrip("/")
 
 
 def _steps(run: Mapping[str, Any], state: State) -> Sequence[RemoteStep]:

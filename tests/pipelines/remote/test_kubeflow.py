@@ -115,6 +115,7 @@ def test_a_dry_run_is_what_is_sent(server, call):
         ([*ARGUMENTS, "--arg", "batch_size=many"], "takes a whole number"),
         ([], "missing: --arg model"),
         ([*ARGUMENTS, "--endpoint", "kubeflow"], "not an address such as"),
+        ([*ARGUMENTS, "--endpoint", "http://[::1"], "not an address such as"),
         ([*ARGUMENTS, "--endpoint", "http://me:hunter2@host"], "without user, password"),
         ([*ARGUMENTS, "--name", "two\nlines"], "all printable"),
         ([*ARGUMENTS, "--project", "team"], "--project is not for --to kubeflow"),

@@ -115,6 +115,15 @@ def test_what_is_wrong_is_told_before_anything_is_sent(server, call, arguments, 
     assert told in done.err
 
 
+def test_an_endpoint_holds_no_secret():
+    for endpoint in ("https://me:hunter2@vertex.example.com", "https://[", "https://"):
+        done = called(
+            *("submit", *ARGUMENTS, *ROOT, "--dry-run", "--to", "vertex", "--endpoint", endpoint), **WHERE, **LOGIN
+        )
+        assert (done.exit_code, done.err.count("\n"), done.out) == (2, 1, "")
+        assert "hunter2" not in done.err
+
+
 def test_a_token_goes_over_no_open_line():
     done = called("status", "--to", "vertex", "--endpoint", "http://vertex.example.com", **WHERE, **LOGIN)
     assert (done.exit_code, "begins with https://" in done.err) == (2, True)
