@@ -22,6 +22,7 @@ from tfslim_core.errors import JobError
 from tfslim_core.validation import runners
 from tfslim_core.validation.batches import Batch
 from tfslim_core.validation.feeding import Feeding
+from tfslim_core.validation.gathered_letters import GatheredLetters, merged
 from tfslim_core.validation.paired_models import Answers, LoadFailure, PairHandler
 from tfslim_core.validation.records import Letter
 from tfslim_core.validation.sources import Shard, read_shard
@@ -107,12 +108,20 @@ def build(pipeline: beam.Pipeline, plan: Plan, handler: PairHandler, results: st
         | "Compare" >> beam.CombinePerKey(_Compare(plan.keys, plan.main))
         | "WriteSummaries" >> beam.Map(_write_summary, results, paths)
     )
+    # Each gathered where it arises, before anything is kept between stages: there may be as many as records.
     _ = (
-        (read[_LETTERS], ran[_LETTERS])
+        (_gathered(read[_LETTERS], "Read"), _gathered(ran[_LETTERS], "Run"))
         | "BadRecords" >> beam.Flatten()
-        | "ByDataset" >> beam.Map(lambda letter: (letter.dataset, letter))
-        | "Gather" >> beam.GroupByKey()
+        | "ByDataset" >> beam.GroupByKey()
         | "WriteLetters" >> beam.Map(_write_letters, results, paths)
+    )
+
+
+def _gathered(letters: beam.PCollection[Letter], where: str) -> beam.PCollection[tuple[str, GatheredLetters]]:
+    return (
+        letters
+        | f"{where}Letters" >> beam.Map(lambda letter: (letter.dataset, letter))
+        | f"Gather{where}Letters" >> beam.CombinePerKey(_Gather())
     )
 
 
@@ -199,15 +208,31 @@ class _Compare(beam.CombineFn):
         return accumulator.summary()
 
 
+class _Gather(beam.CombineFn):
+    """Gathers bad records; the arithmetic is in GatheredLetters."""
+
+    def create_accumulator(self) -> GatheredLetters:
+        return GatheredLetters()
+
+    def add_input(self, mutable_accumulator: GatheredLetters, element: Letter) -> GatheredLetters:
+        mutable_accumulator.add(element)
+        return mutable_accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[GatheredLetters]) -> GatheredLetters:
+        return merged(accumulators)
+
+    def extract_output(self, accumulator: GatheredLetters) -> GatheredLetters:
+        return accumulator
+
+
 def _write_summary(named: tuple[str, DatasetSummary], results: str, paths: Mapping[str, int]) -> None:
     dataset, summary = named
     _write(_result(results, paths[dataset], "summary"), summary.to_json())
 
 
-def _write_letters(named: tuple[str, Iterable[Letter]], results: str, paths: Mapping[str, int]) -> None:
-    dataset, letters = named
-    ordered = sorted(letters, key=lambda letter: letter.place)
-    content = json.dumps([asdict(letter) for letter in ordered])
+def _write_letters(named: tuple[str, Iterable[GatheredLetters]], results: str, paths: Mapping[str, int]) -> None:
+    dataset, parts = named
+    content = json.dumps([asdict(letter) for letter in merged(parts).all()])
     _write(_result(results, paths[dataset], _LETTERS), content.encode())
 
 
