@@ -17,6 +17,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import TaggedOutput
+from apache_beam.transforms.window import GlobalWindows
 
 from tfslim_core.errors import JobError
 from tfslim_core.validation import runners
@@ -108,24 +109,30 @@ def build(pipeline: beam.Pipeline, plan: Plan, handler: PairHandler, results: st
         | "Compare" >> beam.CombinePerKey(_Compare(plan.keys, plan.main))
         | "WriteSummaries" >> beam.Map(_write_summary, results, paths)
     )
-    # Each gathered where it arises, before anything is kept between stages: there may be as many as records.
     _ = (
-        (_gathered(read[_LETTERS], "Read"), _gathered(ran[_LETTERS], "Run"))
+        (read[_LETTERS], ran[_LETTERS])
         | "BadRecords" >> beam.Flatten()
-        | "ByDataset" >> beam.GroupByKey()
+        | "Gather" >> beam.GroupByKey()
         | "WriteLetters" >> beam.Map(_write_letters, results, paths)
     )
 
 
-def _gathered(letters: beam.PCollection[Letter], where: str) -> beam.PCollection[tuple[str, GatheredLetters]]:
-    return (
-        letters
-        | f"{where}Letters" >> beam.Map(lambda letter: (letter.dataset, letter))
-        | f"Gather{where}Letters" >> beam.CombinePerKey(_Gather())
-    )
+class _Gathering(beam.DoFn):
+    """Gathers bad records, of which there may be as many as records, and passes them on when the bundle ends."""
+
+    def start_bundle(self) -> None:
+        self._gathered: dict[str, GatheredLetters] = {}
+
+    def gather(self, letter: Letter) -> None:
+        """Take a bad record."""
+        self._gathered.setdefault(letter.dataset, GatheredLetters()).add(letter)
+
+    def finish_bundle(self) -> Iterator[TaggedOutput]:
+        for named in self._gathered.items():
+            yield TaggedOutput(_LETTERS, GlobalWindows.windowed_value(named))
 
 
-class _Read(beam.DoFn):
+class _Read(_Gathering):
     """Shards to batches; bad records go to the letters."""
 
     def __init__(self, plan: Plan) -> None:
@@ -133,17 +140,17 @@ class _Read(beam.DoFn):
         self._feedings, self._batch_size = plan.feedings, plan.batch_size
         self._bad = beam.metrics.Metrics.counter("tfslim", "bad_records")
 
-    def process(self, element: tuple[str, Shard]) -> Iterator[Batch | TaggedOutput]:
+    def process(self, element: tuple[str, Shard]) -> Iterator[Batch]:
         dataset, shard = element
         for item in read_shard(dataset, shard, self._feedings[dataset], self._batch_size):
             if isinstance(item, Letter):
                 self._bad.inc()
-                yield TaggedOutput(_LETTERS, item)
+                self.gather(item)
             else:
                 yield item
 
 
-class _Sort(beam.DoFn):
+class _Sort(_Gathering):
     """Answers by dataset; examples that the original cannot answer go to the letters."""
 
     def __init__(self, listener: str) -> None:
@@ -154,14 +161,13 @@ class _Sort(beam.DoFn):
         )
         self._sizes = beam.metrics.Metrics.distribution("tfslim", "batch_size")
 
-    def process(self, element: Answers | LoadFailure) -> Iterator[tuple[str, Any] | TaggedOutput]:
+    def process(self, element: Answers | LoadFailure) -> Iterator[tuple[str, Any]]:
         if isinstance(element, LoadFailure):
             yield element.dataset, element
             return
         batch = element.batch
         if element.original is None:
-            letter = Letter(batch.dataset, int(batch.places[0]), element.error, batch.describe(0))
-            yield TaggedOutput(_LETTERS, letter)
+            self.gather(Letter(batch.dataset, int(batch.places[0]), element.error, batch.describe(0)))
         else:
             yield batch.dataset, element
         if len(batch):
@@ -206,23 +212,6 @@ class _Compare(beam.CombineFn):
 
     def extract_output(self, accumulator: DatasetStats) -> DatasetSummary:
         return accumulator.summary()
-
-
-class _Gather(beam.CombineFn):
-    """Gathers bad records; the arithmetic is in GatheredLetters."""
-
-    def create_accumulator(self) -> GatheredLetters:
-        return GatheredLetters()
-
-    def add_input(self, mutable_accumulator: GatheredLetters, element: Letter) -> GatheredLetters:
-        mutable_accumulator.add(element)
-        return mutable_accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[GatheredLetters]) -> GatheredLetters:
-        return merged(accumulators)
-
-    def extract_output(self, accumulator: GatheredLetters) -> GatheredLetters:
-        return accumulator
 
 
 def _write_summary(named: tuple[str, DatasetSummary], results: str, paths: Mapping[str, int]) -> None:
