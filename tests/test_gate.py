@@ -355,6 +355,14 @@ def test_of_many_slices_the_worst_are_told_and_how_many_more_there_are():
     assert found.reasons[11] == "The same is so of 15 more slices of dataset 'test'."
 
 
+def test_what_the_default_gates_leave_alone_is_told_where_it_differs_much():
+    outputs = {"scores": output(SCORES), "near": output(SCORES, SCORES * 1.05), "boxes": output(SCORES, SCORES[::-1])}
+    found = judge(outputs)
+    assert (found.outcome, len(found.reasons)) == ("pass", 2)
+    assert found.reasons[1].startswith("Dataset 'test': 'boxes' is held to nothing but NaN by the default gates")
+    assert len(judge(outputs, "top1_agreement>=0.9").reasons) == 1
+
+
 def test_labels_that_are_no_class_are_told():
     labels = {"accuracy": LabelMetric(original=0.7, optimized=0.7, difference=0.0, interval=(-0.01, 0.01))}
     found = judge({"scores": output(SCORES)}, "label_accuracy_drop<=0.1", labels=labels, of_no_class=30)

@@ -48,6 +48,7 @@ FEWEST_OF_ALL = 10
 _WITHOUT_INTERVAL = ("max_abs_error", "nan_mismatches")
 _QUANTILES = {"p50_abs_error": 0.5, "p99_abs_error": 0.99, "p999_abs_error": 0.999}
 _WORST_NAMED = 3
+_MOST_UNASKED = 0.1  # relative error of scores, where no gate is given
 _MOST_ADVISED = 10**9  # examples: what would take more is not settled by more of them
 _TOLD_FILES = 3
 _TOLD_SLICES = 5
@@ -225,13 +226,24 @@ def default_gates(outputs: Mapping[str, OutputSummary], main: str | None) -> lis
     if main is not None and main in outputs and outputs[main].kind == "float":
         scores = outputs[main].scores_classes
         gates += [Gate(None, "top1_agreement", ">=", 0.99)] if scores else []
-        gates += [Gate(None, "rel_l2_error", "<=", 0.1 if scores else 0.02)]
+        gates += [Gate(None, "rel_l2_error", "<=", _MOST_UNASKED if scores else 0.02)]
     for key, found in outputs.items():
         if found.kind != "float" and not found.constant:
             gates.append(Gate(key, "exact_match", ">=", 0.99))
         elif found.kind != "float" and found.metrics.exact_match != 1:
             gates.append(Gate(key, "exact_match", "==", 1))
     return gates
+
+
+def _unwatched(dataset: str, outputs: Mapping[str, OutputSummary], main: str | None) -> Iterator[str]:
+    """Outputs beside the main one that differ by more than that may, which no default gate asks for."""
+    for key, found in outputs.items():
+        error = found.metrics.rel_l2_error
+        if key != main and found.kind == "float" and error is not None and error > _MOST_UNASKED:
+            yield (
+                f"Dataset {dataset!r}: {key!r} is held to nothing but NaN by the default gates, and its "
+                f"rel_l2_error is {error:.6g}; --gate '{key}:rel_l2_error<=…' holds it to more."
+            )
 
 
 def evaluate(
@@ -244,6 +256,7 @@ def evaluate(
     judged = [_judge_models(gate, models, datasets) for gate in gates if gate.metric in MODEL_METRICS]
     on_data = [gate for gate in gates if gate.metric not in MODEL_METRICS]
     doubts = [] if datasets else ["No data was given, so nothing was compared."]
+    unwatched: list[str] = []
     for name, found in datasets.items():
         doubts += _too_few(_Place(name, found))
         chosen = main or main_output({key: (o.kind, o.scores_classes) for key, o in found.outputs.items()})
@@ -257,6 +270,7 @@ def evaluate(
                 judged.append(_judge(gate, place, chosen, asked=bool(gates)))
                 few += _too_few(place) if place.slice is not None else []
         doubts += _shortened(list(dict.fromkeys(few)), "The same is so of", name)
+        unwatched += [] if gates else _unwatched(name, found.outputs, chosen)
         if not gates and all(gate.metric == "nan_mismatches" for gate in used):
             doubts.append(f"On dataset {name!r} no output varies, so nothing compares the answers.")
     doubts += _nowhere(on_data, datasets)
@@ -279,6 +293,7 @@ def evaluate(
         for name, found in datasets.items()
         if found.of_no_class
     ]
+    notes += unwatched
     notes += [
         f"Dataset {name!r}: what could not be read was not compared: {_few(found.cut_off)}."
         for name, found in datasets.items()
@@ -376,7 +391,8 @@ def _too_few(place: _Place) -> list[str]:
     where = f"Dataset {place.dataset!r}" + (f", slice {place.slice!r}," if place.slice is not None else "")
     if not examples:
         return [f"{where} has no example that could be compared."]
-    return [f"{where} has {examples} examples; fewer than {FEWEST_OF_ALL} prove nothing."]
+    many = f"{examples} example{'s' * (examples > 1)}"
+    return [f"{where} has {many}; fewer than {FEWEST_OF_ALL} prove nothing."]
 
 
 def _judge(gate: Gate, place: _Place, main: str | None, *, asked: bool) -> _Judged:

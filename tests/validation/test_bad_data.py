@@ -159,6 +159,14 @@ def test_parquet_with_nulls_and_nested_lists(models, tmp_path):
         run(models, tmp_path / "nested x.parquet")
 
 
+def test_very_many_bad_records_are_counted_and_only_the_first_told_one_by_one(models, tmp_path):
+    path = lines(tmp_path / "x.jsonl", [*GOOD, *["[1, 2]"] * 10_030, "nonsense"])
+    found, told, _ = run(models, path, fail_on_bad_records=1)
+    assert (found.examples, found.bad_records) == (400, 10_031)
+    assert [line["record"] for line in told] == [*range(400, 10_401), 10_430]
+    assert [line.get("records") for line in told[-3:]] == [None, 30, None]
+
+
 def test_columns_of_one_name_are_refused(models, tmp_path):
     table = pa.table([pa.array(ROWS.tolist()), pa.array(ROWS[::-1].tolist())], names=["x", "x"])
     pq.write_table(table, tmp_path / "a.parquet")

@@ -90,11 +90,25 @@ def test_flat_values_that_do_not_fit_are_refused(value, dtype, shape, says):
 def test_text_becomes_one_scalar():
     same(from_text(" 1.5", F32, ()), np.float32(1.5))
     same(from_text("12", I64, (1,)), np.int64([12]))
+    same(from_text("-9007199254740993", I64, ()), np.int64(-9007199254740993))
+    same(from_text("3.0", I64, ()), np.int64(3))
     same(from_text("FALSE", BOOL, ()), np.bool_(False))
     same(from_text(" a b", STRING, ()), np.array(b" a b", object))
 
 
-@pytest.mark.parametrize(("text", "dtype"), [("", F32), ("1.5", I64), ("yes", BOOL), ("x", F32)])
+@pytest.mark.parametrize(
+    ("text", "dtype"),
+    [
+        ("", F32),
+        ("1.5", I64),
+        ("nan", I64),
+        ("1_000", I64),
+        ("9007199254740993.0", I64),
+        ("1_0.5", F32),
+        ("yes", BOOL),
+        ("x", F32),
+    ],
+)
 def test_text_that_is_no_such_value_is_refused(text, dtype):
     with pytest.raises(DataError):
         from_text(text, dtype, ())

@@ -71,8 +71,10 @@ def from_text(value: str, dtype: Dtype, shape: Shape) -> Array:
             parsed = value.encode()
         elif kind == "bool":
             parsed = {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        elif "_" in text:  # which Python takes in numbers, and nobody else
+            raise ValueError
         elif kind == "integer":
-            parsed = int(text)
+            parsed = int(text) if text.lstrip("+-").isdecimal() else _whole(text)
         else:
             parsed = float(text)
     except (ValueError, KeyError):
@@ -168,6 +170,14 @@ def _has_no_numbers(found: Dtype, wanted: Dtype) -> bool:
     """Whether numpy would make numbers of what is none: objects, times, fields, complex numbers for real ones."""
     narrowed = found.kind == "c" and wanted.kind != "c"
     return found.kind in "OMm" or issubclass(found.type, np.void) or narrowed
+
+
+def _whole(text: str) -> int:
+    """A whole number that is written as a float, as tables with gaps do: 1.0."""
+    number = float(text)
+    if not number.is_integer() or abs(number) >= 2**53:  # beyond which floats skip whole numbers
+        raise ValueError
+    return int(number)
 
 
 def _kind_word(array: Array) -> str:

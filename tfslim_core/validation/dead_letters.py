@@ -16,13 +16,15 @@ Locate = Callable[[str, Letter], tuple[str, int]]
 
 
 def write_dead_letters(out: Path, letters: Mapping[str, Sequence[Letter]], locate: Locate) -> None:
-    """One line per bad record: dataset, file, record (its number in the file, from 0 on), error, input if known."""
+    """One line per bad record: dataset, file, record (its number in the file, from 0 on), error, input if known; and
+    records, how many it stands for, where that is more than one."""
     if not any(letters.values()):
         return
     with (out / FILE_NAME).open("w", encoding="utf-8") as file:
         for name, letter in _all(letters):
             path, record = locate(name, letter)
             line = {"dataset": name, "file": path, "record": record, "error": letter.error, "input": letter.shown}
+            line |= {"records": letter.count} if letter.count > 1 else {}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

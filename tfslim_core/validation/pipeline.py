@@ -17,11 +17,13 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import TaggedOutput
+from apache_beam.transforms.window import GlobalWindows
 
 from tfslim_core.errors import JobError
 from tfslim_core.validation import runners
 from tfslim_core.validation.batches import Batch
 from tfslim_core.validation.feeding import Feeding
+from tfslim_core.validation.gathered_letters import GatheredLetters, merged
 from tfslim_core.validation.paired_models import Answers, LoadFailure, PairHandler
 from tfslim_core.validation.records import Letter
 from tfslim_core.validation.sources import Shard, read_shard
@@ -110,13 +112,27 @@ def build(pipeline: beam.Pipeline, plan: Plan, handler: PairHandler, results: st
     _ = (
         (read[_LETTERS], ran[_LETTERS])
         | "BadRecords" >> beam.Flatten()
-        | "ByDataset" >> beam.Map(lambda letter: (letter.dataset, letter))
         | "Gather" >> beam.GroupByKey()
         | "WriteLetters" >> beam.Map(_write_letters, results, paths)
     )
 
 
-class _Read(beam.DoFn):
+class _Gathering(beam.DoFn):
+    """Gathers bad records, of which there may be as many as records, and passes them on when the bundle ends."""
+
+    def start_bundle(self) -> None:
+        self._gathered: dict[str, GatheredLetters] = {}
+
+    def gather(self, letter: Letter) -> None:
+        """Take a bad record."""
+        self._gathered.setdefault(letter.dataset, GatheredLetters()).add(letter)
+
+    def finish_bundle(self) -> Iterator[TaggedOutput]:
+        for named in self._gathered.items():
+            yield TaggedOutput(_LETTERS, GlobalWindows.windowed_value(named))
+
+
+class _Read(_Gathering):
     """Shards to batches; bad records go to the letters."""
 
     def __init__(self, plan: Plan) -> None:
@@ -124,17 +140,17 @@ class _Read(beam.DoFn):
         self._feedings, self._batch_size = plan.feedings, plan.batch_size
         self._bad = beam.metrics.Metrics.counter("tfslim", "bad_records")
 
-    def process(self, element: tuple[str, Shard]) -> Iterator[Batch | TaggedOutput]:
+    def process(self, element: tuple[str, Shard]) -> Iterator[Batch]:
         dataset, shard = element
         for item in read_shard(dataset, shard, self._feedings[dataset], self._batch_size):
             if isinstance(item, Letter):
                 self._bad.inc()
-                yield TaggedOutput(_LETTERS, item)
+                self.gather(item)
             else:
                 yield item
 
 
-class _Sort(beam.DoFn):
+class _Sort(_Gathering):
     """Answers by dataset; examples that the original cannot answer go to the letters."""
 
     def __init__(self, listener: str) -> None:
@@ -145,14 +161,13 @@ class _Sort(beam.DoFn):
         )
         self._sizes = beam.metrics.Metrics.distribution("tfslim", "batch_size")
 
-    def process(self, element: Answers | LoadFailure) -> Iterator[tuple[str, Any] | TaggedOutput]:
+    def process(self, element: Answers | LoadFailure) -> Iterator[tuple[str, Any]]:
         if isinstance(element, LoadFailure):
             yield element.dataset, element
             return
         batch = element.batch
         if element.original is None:
-            letter = Letter(batch.dataset, int(batch.places[0]), element.error, batch.describe(0))
-            yield TaggedOutput(_LETTERS, letter)
+            self.gather(Letter(batch.dataset, int(batch.places[0]), element.error, batch.describe(0)))
         else:
             yield batch.dataset, element
         if len(batch):
@@ -204,10 +219,9 @@ def _write_summary(named: tuple[str, DatasetSummary], results: str, paths: Mappi
     _write(_result(results, paths[dataset], "summary"), summary.to_json())
 
 
-def _write_letters(named: tuple[str, Iterable[Letter]], results: str, paths: Mapping[str, int]) -> None:
-    dataset, letters = named
-    ordered = sorted(letters, key=lambda letter: letter.place)
-    content = json.dumps([asdict(letter) for letter in ordered])
+def _write_letters(named: tuple[str, Iterable[GatheredLetters]], results: str, paths: Mapping[str, int]) -> None:
+    dataset, parts = named
+    content = json.dumps([asdict(letter) for letter in merged(parts).all()])
     _write(_result(results, paths[dataset], _LETTERS), content.encode())
 
 
