@@ -326,14 +326,17 @@ def _all_at_once(work: Callable[..., Any], arguments: Iterable[Sequence[Any]]) -
 def _download_one(blob: Any, target: Path) -> Any:
     from google.cloud.storage import transfer_manager
 
+    wanted = blob.crc32c  # as it was listed: an answer with another generation changes it
     if (blob.size or 0) > _CHUNK:
         transfer_manager.download_chunks_concurrently(
             blob, str(target), chunk_size=_CHUNK, worker_type=transfer_manager.THREAD, max_workers=_THREADS
         )
     else:
         blob.download_to_filename(str(target), checksum="crc32c", retry=_retry())
-    if blob.crc32c and blob.crc32c != crc32c(target):
-        raise StorageError(f"gs://{blob.bucket.name}/{blob.name}: the copy has another checksum; try again")
+    if wanted and wanted != crc32c(target):
+        raise StorageError(
+            f"gs://{blob.bucket.name}/{blob.name}: the copy has another checksum; was it replaced? try again"
+        )
     return blob
 
 
