@@ -249,6 +249,26 @@ def copy(source: Address, target: Address) -> None:
             raise StorageError(f"{target}: the copy has another checksum; try again")
 
 
+def copy_all(pairs: Iterable[tuple[Address, Address]]) -> None:
+    """Copy objects within the storage, several at once, as `copy` does.
+
+    Raises:
+        StorageError: one cannot be copied, or a copy differs.
+    """
+    for _ in _all_at_once(copy, pairs):
+        pass
+
+
+def read_all(addresses: Iterable[Address]) -> list[bytes]:
+    """The contents of small objects, in order, as `read` gives them; several are read at once.
+
+    Raises:
+        StorageError: one cannot be read.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(read, addresses))
+
+
 def delete(addresses: Iterable[Address]) -> None:
     """Delete objects; those that are not there do not matter.
 
