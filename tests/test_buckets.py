@@ -236,6 +236,24 @@ def test_a_copy_that_differs_is_refused(tmp_path, monkeypatch):
         buckets.upload(source, Address(BUCKET, "flipped2"))
 
 
+@pytest.mark.parametrize("size", [1000, (2 << 20) + 5])
+def test_an_object_that_changes_after_it_was_listed_is_refused(tmp_path, monkeypatch, size):
+    """Else a model could be made of files of two."""
+    monkeypatch.setattr(buckets, "_CHUNK", 1 << 20)
+    blob = buckets._client().bucket(BUCKET).blob("changing/a")
+    blob.upload_from_string(b"a" * size)
+    listed = buckets._matching
+
+    def changed(address):
+        found = listed(address)
+        blob.upload_from_string(b"b" * size)
+        return found
+
+    monkeypatch.setattr(buckets, "_matching", changed)
+    with pytest.raises(StorageError, match=r"gs://models/changing/a: the copy has another checksum; was it replaced\?"):
+        buckets.download(Address(BUCKET, "changing"), tmp_path)
+
+
 def test_a_full_disk_and_an_odd_name_are_one_line(tmp_path):
     source = _tree(tmp_path / "model", {"a": 1 << 20})
     buckets.upload(source, Address(BUCKET, "full"))

@@ -552,6 +552,10 @@ def test_publish_needs_a_pass_of_these_bytes(here, tfslim, unmeasured):
     assert (code, err.count("\n")) == (0, 2)
     assert all(word in out for word in ("served", "rolled back", "incomplete"))
     assert "a server tries version 7 first" in err
+    (here / "base/1700000123456").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "50")
+        assert "│ 1700000123456 │" in tfslim("list", "base")[1]
     (here / "base/8").write_text("")
     code, out, err = tfslim("list", "base/8")
     assert (code, out, err) == (1, "", "tfslim: cannot read base/8: Not a directory\n")

@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from tfslim_core import buckets
@@ -28,10 +29,12 @@ _DELETIONS = {"os.remove", "os.rmdir"}
 class Moments:
     def __init__(self, last: int) -> None:
         self.count, self.last = 0, last
+        self._lock = threading.Lock()
 
     def __call__(self) -> bool:
-        self.count += 1
-        return self.count == self.last
+        with self._lock:  # files are copied in several threads
+            self.count += 1
+            return self.count == self.last
 
     def die(self) -> None:
         if self():

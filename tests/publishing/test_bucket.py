@@ -280,3 +280,23 @@ def test_a_version_that_is_half_removed_is_told_as_such(model, base):
     buckets.claim(base / ".tfslim/removed/1.token", "")
     buckets.delete([base / "1/saved_model.pb"])
     assert api.versions(str(base))[0].problem == "it is being removed"
+
+
+def test_files_are_copied_several_at_once_and_what_makes_them_a_model_last(model, base, monkeypatch):
+    """While they are copied, a server that starts serves nothing."""
+    (model / "variables/variables.data-00000-of-00001").unlink()
+    (model / "assets.extra").mkdir()
+    (model / "assets.extra/x").write_text("x")
+    real, both, order = buckets.copy, threading.Barrier(2, timeout=20), []
+
+    def copied(source, target):
+        if not target.name.endswith("saved_model.pb"):
+            both.wait()  # for the other one
+        real(source, target)
+        order.append(target.name.rpartition("/")[2])
+
+    monkeypatch.setattr(buckets, "copy", copied)
+    assert _publish(model, base).version == 1
+    assert order[-1] == "saved_model.pb"
+    assert bucket.rollback(base, to=_publish(model, base).version - 1).version == 1
+    assert order[-1] == "saved_model.pb"

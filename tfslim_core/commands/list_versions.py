@@ -25,7 +25,9 @@ def list_versions(
     if not found:
         err.print(visible(f"{base}: no versions"))
         return
-    table = Table("version", "state")
+    table = Table()
+    for column in ("version", "state"):  # an exporter's versions are times, which differ in the last digits alone
+        table.add_column(column, no_wrap=True)
     table.add_column("size", justify="right")
     for column in ("published (UTC)", "verdict", "digest"):
         table.add_column(column)

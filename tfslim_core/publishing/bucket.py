@@ -122,8 +122,8 @@ def _shelf(base: Address, found: Mapping[str, Entry], records: bool = False) -> 
     }
     texts: dict[int, bytes] = {}
     if records:
-        wanted = {*visible, *rolled_back} & claims.keys()
-        texts = {n: buckets.read(base / OWN / "claims" / claims[n]) for n in sorted(wanted)}
+        wanted = sorted({*visible, *rolled_back} & claims.keys())
+        texts = dict(zip(wanted, buckets.read_all(base / OWN / "claims" / claims[n] for n in wanted), strict=True))
     removing = removed_numbers(_below(found, f"{OWN}/removed/"))
     return Shelf(str(base), visible, rolled_back, claims, removing, read_records(texts))
 
@@ -164,19 +164,24 @@ def _claimed(base: Address, record: Record) -> int:
 def _copied(source: Address, target: Address) -> None:
     """Copy all that is below a name to another, what makes it a model last, and compare."""
     wanted = buckets.entries(source)
-    for name in sorted(wanted, key=lambda name: (name in MODEL_FILES, name)):
-        buckets.copy(source / name, target / name)
+    _copy_below(source, target, wanted)
     made = buckets.entries(target)
     if {name: entry.crc32c for name, entry in made.items()} != {name: entry.crc32c for name, entry in wanted.items()}:
         raise ModelError(f"{target} does not hold what was copied to it; somebody else writes there")
+
+
+def _copy_below(source: Address, target: Address, names: Iterable[str]) -> None:
+    """Copy what is below a name to another, several at once; what makes it a model when all others are there."""
+    pairs = {name: (source / name, target / name) for name in names}
+    buckets.copy_all(pair for name, pair in pairs.items() if name not in MODEL_FILES)
+    buckets.copy_all(pair for name, pair in pairs.items() if name in MODEL_FILES)
 
 
 def _hide(base: Address, name: str, target: int) -> None:
     """Copy a version to a name that no server reads, whole, and only then delete it, saved_model.pb first."""
     found = buckets.entries(base / name)
     try:
-        for file in sorted(found, key=lambda file: (file in MODEL_FILES, file)):
-            buckets.copy(base / name / file, base / f"{_HIDDEN}{name}/{file}")
+        _copy_below(base / name, base / f"{_HIDDEN}{name}", found)
         if not found:
             buckets.copy(base / name, base / f"{_HIDDEN}{name}")  # an object, which a server tries to load
             buckets.delete([base / name])
