@@ -6,6 +6,7 @@ place of what its handler of tasks does. The Python package docker is an extra, 
 
 from __future__ import annotations
 
+import glob
 import os
 import resource
 import sys
@@ -86,7 +87,7 @@ def places(arguments: Mapping[str, Any]) -> dict[Path, bool]:
     """
     found: dict[Path, bool] = {}
     for name, text in paths(arguments):
-        path = Path(text)
+        path = _before_pattern(Path(text))
         found[path] = found.get(path, True) and name not in _WRITTEN
     for path in (one for one, read_only in found.items() if read_only):
         for link in _links(path):
@@ -97,6 +98,13 @@ def places(arguments: Mapping[str, Any]) -> dict[Path, bool]:
                     "(cp -rL) and give the copy"
                 )
     return found
+
+
+def _before_pattern(path: Path) -> Path:
+    """The path, or the directory before the first wildcard of a pattern."""
+    if path.exists():
+        return path
+    return next(one for one in (path, *path.parents) if not glob.has_magic(str(one)))
 
 
 def run(

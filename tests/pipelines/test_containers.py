@@ -16,8 +16,6 @@ from tests.pipelines import container_engine
 from tests.pipelines.test_local_run import ROOT, SLEEPER, _runs, broken, gated
 from tfslim_core.errors import UsageError
 
-pytest.importorskip("docker")
-
 
 @pytest.fixture
 def engine(tmp_path, monkeypatch):
@@ -38,6 +36,13 @@ def test_what_the_arguments_name_is_seen_and_what_is_only_read_cannot_be_written
     read, written = ["/m/a", "/d/a", "/b/a/1"], ["/b/a", "/b/b", "/both"]
     expected = {Path(path): path in read for path in read + written}
     assert places({"models": [first, second], **others}) == expected
+
+
+def test_of_a_pattern_the_directory_before_it_is_seen(tmp_path):
+    odd = tmp_path / "[1]"
+    odd.mkdir()
+    found = places({"data": [f"{tmp_path}/d/*/part-?.npz", str(odd)]})
+    assert found == {tmp_path / "d": True, odd: True}
 
 
 def test_a_link_to_what_a_container_does_not_see_is_refused_in_one_line(tmp_path):
