@@ -147,7 +147,7 @@ def test_the_key_of_a_bucket_is_seen(engine, tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_no_container_behind(engine, tmp_path, number):
     program, folder = tmp_path / "sleeper.py", tmp_path / "tasks"
-    program.write_text(SLEEPER.replace('/ "run")', '/ "run", runner="docker")'))
+    program.write_text(SLEEPER.replace('"run", told)', '"run", told, "docker")'))
     folder.mkdir()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     started = subprocess.Popen([sys.executable, program, folder], env=environment, stderr=subprocess.PIPE, text=True)
