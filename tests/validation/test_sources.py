@@ -3,7 +3,9 @@ import gzip
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -161,6 +163,31 @@ def test_npz_rows_are_read_in_ranges(tmp_path, save, every):
     assert rows(batches, "text") == [name.encode() for name in names.tolist()]
     assert [label for batch in batches for label in batch.labels.tolist()] == list(range(20))
     assert (letters, counted) == ([], 20)
+
+
+def test_ranges_of_an_npz_do_not_read_what_is_before_them(tmp_path):
+    x = np.random.default_rng(0).normal(size=(1000, 2)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", x=x, y=np.zeros(1000), z=x + 1)
+    served = signature(x=(F32, (None, 2)), z=(F32, (None, 2)))
+    taken = []
+    unpack = zipfile.ZipExtFile.read
+
+    def noted(self, count=-1):
+        data = unpack(self, count)
+        taken.append(len(data))
+        return data
+
+    with mock.patch.object(zipfile.ZipExtFile, "read", noted):
+        batches, letters, counted = read(tmp_path / "a.npz", served, range_bytes=800)
+    assert (rows(batches), rows(batches, "z")) == (x.tolist(), (x + 1).tolist())
+    assert (letters, counted) == ([], 1000)
+    assert sum(taken) < 3 * (tmp_path / "a.npz").stat().st_size
+    # A header that promises more rows than there are is no reason to take them from what comes next.
+    data = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "b.npz").write_bytes(data.replace(b"(1000, 2)", b"(3000, 2)").replace(b"(1000,)", b"(3000,)"))
+    batches, letters, _ = read(tmp_path / "b.npz", served, range_bytes=8000)
+    assert letters
+    assert set(map(tuple, rows(batches))) <= set(map(tuple, x.tolist()))
 
 
 def test_npz_takes_bytes_and_arrays_without_an_axis(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -21,6 +22,7 @@ from tfslim_core.validation.convert import from_array
 from tfslim_core.validation.records import BadRecord, Range, Record
 
 Array = NDArray[Any]
+_NAME_LENGTH = 26  # where a zip file's header of a member says how long its name and its extra field are
 _MOST_EMPTY = 1_000_000  # rows without a value
 _CUT_OFF = (OSError, EOFError, zlib.error, zipfile.BadZipFile)
 # What the standard library and numpy raise over archives and headers that nobody writes.
@@ -55,13 +57,13 @@ def read_rows(part: Range, rows: int, keys: frozenset[str] | None) -> Iterator[R
         archive = stack.enter_context(_archive(part.file))
         total = _npz_rows(part.file, archive)
         stop = total if part.stop is None else part.stop
-        columns = {
-            key: stack.enter_context(_Column(part.file, archive, member, part.start))
-            for member in archive.namelist()
-            if (key := member.removesuffix(".npy")) in (keys if keys is not None else {key})
-        }
         at = part.start
         try:
+            columns = {
+                key: stack.enter_context(_Column(part.file, archive, member, at, to_end=stop == total))
+                for member in archive.namelist()
+                if (key := member.removesuffix(".npy")) in (keys if keys is not None else {key})
+            }
             while at < stop:
                 count = min(rows, stop - at)
                 values = {key: column.take(count) for key, column in columns.items()}
@@ -79,9 +81,12 @@ def rest(lost: int) -> str:
 
 
 class _Column:
-    """One array of an archive, read by rows; Fortran order, which cannot be, is read whole."""
+    """One array of an archive, read by rows; Fortran order, which cannot be, is read whole.
 
-    def __init__(self, file: str, archive: zipfile.ZipFile, member: str, start: int) -> None:
+    to_end: it is read to its end, and so from its beginning too: the checksum is of all.
+    """
+
+    def __init__(self, file: str, archive: zipfile.ZipFile, member: str, start: int, *, to_end: bool) -> None:
         self._stream = _opened(file, archive, member)
         self.shape, fortran, self._dtype = _npy_header(file, member, self._stream)
         self._row_bytes = self._dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
@@ -91,7 +96,13 @@ class _Column:
             self._whole = data.reshape(self.shape, order="F" if fortran else "C")
             self._at = start
         elif start:
-            self._stream.seek(start * self._row_bytes, os.SEEK_CUR)
+            begin, info = self._stream.tell(), archive.getinfo(member)
+            is_whole = begin + self.shape[0] * self._row_bytes <= info.file_size
+            if to_end or not is_whole or info.compress_type != zipfile.ZIP_STORED:
+                self._stream.seek(start * self._row_bytes, os.SEEK_CUR)
+            else:  # a seek reads all that it passes over, until Python 3.13, and a large archive has many ranges
+                self._stream.close()
+                self._stream = _opened_at(file, info, begin + start * self._row_bytes)
 
     def __enter__(self) -> _Column:
         return self
@@ -122,6 +133,15 @@ def _opened(file: str, archive: zipfile.ZipFile, member: str) -> IO[bytes]:
         return archive.open(member)
     except _DAMAGED as error:
         raise DataError(f"{file}: {member!r} cannot be read: {one_line(error)}") from None
+
+
+def _opened_at(file: str, member: zipfile.ZipInfo, position: int) -> IO[bytes]:
+    """A member that is not compressed, from a position in it on."""
+    stream = open(file, "rb")  # noqa: SIM115  # closed with the column
+    stream.seek(member.header_offset + _NAME_LENGTH)
+    name, extra = struct.unpack("<HH", stream.read(4))
+    stream.seek(name + extra + position, os.SEEK_CUR)
+    return stream
 
 
 def _npz_rows(file: str, archive: zipfile.ZipFile) -> int:
