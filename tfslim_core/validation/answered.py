@@ -14,7 +14,7 @@ from tfslim_core.validation.batches import Batch
 Array = NDArray[Any]
 Answer = Mapping[str, Array]
 
-_ROWS = 256  # that are counted together
+_ROWS = 1024  # that are counted together
 _BYTES = 2 << 20  # of what waits, which stays in a core's cache
 
 

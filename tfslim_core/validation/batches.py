@@ -88,7 +88,7 @@ class Batcher:
 
     def add(self, rows: Rows, range_number: int) -> Iterator[Batch]:
         """Take the rows of a record; gives the batches that this fills."""
-        places = np.array([place(range_number, number) for number in rows.numbers], np.int64)
+        places = place(range_number, 0) + np.asarray(rows.numbers, np.int64)
         batch = Batch(self._dataset, rows.arrays, places, rows.labels, self._unbatched, slices=rows.slices)
         # An input without a batch axis may differ from row to row.
         parts = [_slice(batch, slice(i, i + 1)) for i in range(len(batch))] if self._unbatched else [batch]
