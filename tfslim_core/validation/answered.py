@@ -28,15 +28,8 @@ class Answered:
 
     def rows(self, rows: slice) -> Answered:
         """Some of the examples that stand together, each output with the examples as its first axis."""
-        batch = self.batch
         return Answered(
-            Batch(
-                batch.dataset,
-                {key: array if key in batch.unbatched else array[rows] for key, array in batch.feeds.items()},
-                batch.places[rows],
-                None if batch.labels is None else batch.labels[rows],
-                batch.unbatched,
-            ),
+            self.batch.take(rows),
             {key: array[rows] for key, array in self.original.items()},
             {key: array[rows] for key, array in self.optimized.items()},
         )
@@ -98,14 +91,7 @@ def joined(parts: Sequence[Answered]) -> Answered:
     """Examples of one form, one after another; they finish nothing."""
     if len(parts) == 1:
         return parts[0]
-    batches = [part.batch for part in parts]
-    batch = Batch(
-        batches[0].dataset,
-        _together([batch.feeds for batch in batches]),
-        np.concatenate([batch.places for batch in batches]),
-        None if batches[0].labels is None else np.concatenate([batch.labels for batch in batches]),
-        slices=_together([batch.slices for batch in batches]),
-    )
+    batch = Batch.joined([part.batch for part in parts])
     return Answered(batch, _together([part.original for part in parts]), _together([part.optimized for part in parts]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,6 +42,20 @@ class Batch:
         """No example, only news of ranges that are finished."""
         return cls(dataset, {}, np.zeros(0, np.int64), finished=finished)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Batch]) -> Batch:
+        """Examples of one dataset and of one form, one part after another; they finish nothing."""
+        first = parts[0]
+        labels = [part.labels for part in parts if part.labels is not None]
+        return cls(
+            first.dataset,
+            {key: np.concatenate([part.feeds[key] for part in parts]) for key in first.feeds},
+            np.concatenate([part.places for part in parts]),
+            np.concatenate(labels) if labels else None,
+            first.unbatched,
+            slices={key: np.concatenate([part.slices[key] for part in parts]) for key in first.slices},
+        )
+
     def __len__(self) -> int:
         return len(self.places)
 
@@ -53,12 +67,9 @@ class Batch:
     def row(self, row: int) -> Batch:
         """One example as a batch."""
         some = slice(row, row + 1)
-        feeds = {key: array if key in self.unbatched else array[some] for key, array in self.feeds.items()}
-        slices = {key: names[some] for key, names in self.slices.items()}
-        labels = None if self.labels is None else self.labels[some]
-        return Batch(self.dataset, feeds, self.places[some], labels, self.unbatched, slices=slices)
+        return replace(self.take(some), slices={key: names[some] for key, names in self.slices.items()})
 
-    def take(self, rows: NDArray[np.intp]) -> Batch:
+    def take(self, rows: NDArray[np.intp] | slice) -> Batch:
         """Some examples as a batch that is in no slice and finishes nothing."""
         feeds = {key: array if key in self.unbatched else array[rows] for key, array in self.feeds.items()}
         labels = None if self.labels is None else self.labels[rows]
@@ -125,7 +136,7 @@ class Batcher:
     def _take(self, key: Any, least: int) -> Iterator[Batch]:
         """Full batches of a group while at least `least` rows wait; the last may be smaller."""
         parts, total = self._waiting.pop(key), self._sizes.pop(key)
-        whole = parts[0] if len(parts) == 1 else self._join(parts)
+        whole = parts[0] if len(parts) == 1 else Batch.joined(parts)
         for start in range(0, total, self.batch_size):
             rows = slice(start, start + self.batch_size)
             batch = whole if total <= self.batch_size else _slice(whole, rows)
@@ -134,17 +145,6 @@ class Batcher:
             else:
                 self._waiting[key].append(batch)
                 self._sizes[key] += len(batch)
-
-    def _join(self, parts: list[Batch]) -> Batch:
-        labels = [part.labels for part in parts if part.labels is not None]
-        return Batch(
-            self._dataset,
-            {key: np.concatenate([part.feeds[key] for part in parts]) for key in parts[0].feeds},
-            np.concatenate([part.places for part in parts]),
-            np.concatenate(labels) if labels else None,
-            self._unbatched,
-            slices={key: np.concatenate([part.slices[key] for part in parts]) for key in parts[0].slices},
-        )
 
     def _ready(self, batch: Batch) -> Batch:
         if not self._unbatched:
