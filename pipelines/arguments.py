@@ -18,7 +18,7 @@ from tfslim_core.errors import UsageError, nearest
 # Parameters that are paths or addresses.
 PATHS = ("model", "data", "training_data", "base", "report_to")
 _READ = ("data", "training_data")
-_WRITTEN = ("base", "report_to")
+WRITTEN = ("base", "report_to")
 # What slim_many is told of each model.
 _MODEL = {"model", "data", "base"}
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -151,7 +151,7 @@ def check_here(values: Mapping[str, Any]) -> None:
     for name, text in paths(values):
         if name in _READ and not os.path.exists(text) and not glob.glob(text):
             raise UsageError(f"argument {name!r}: {text}: no such file or directory")
-        if name in _WRITTEN:
+        if name in WRITTEN:
             first = next(path for path in (Path(text), *Path(text).parents) if os.path.lexists(path))
             if not (first.is_dir() and os.access(first, os.W_OK | os.X_OK)):
                 why = "cannot be written" if first.is_dir() else "is no directory"

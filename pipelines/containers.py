@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from kfp import local
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from pipelines.arguments import paths
+from pipelines.arguments import WRITTEN, paths
 from tfslim_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 _PASSED_ON = ("STORAGE_EMULATOR_HOST", "GOOGLE_CLOUD_PROJECT", "TF_CPP_MIN_LOG_LEVEL")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 _KEY_FILE = "GOOGLE_APPLICATION_CREDENTIALS"
-_WRITTEN = ("base", "report_to")
 
 
 @contextmanager
@@ -88,7 +87,7 @@ def places(arguments: Mapping[str, Any]) -> dict[Path, bool]:
     found: dict[Path, bool] = {}
     for name, text in paths(arguments):
         path = _before_pattern(Path(text))
-        found[path] = found.get(path, True) and name not in _WRITTEN
+        found[path] = found.get(path, True) and name not in WRITTEN
     for path in (one for one, read_only in found.items() if read_only):
         for link in _links(path):
             target = Path(os.path.normpath(link.parent / link.readlink()))
