@@ -2,9 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,7 @@ from pipelines import containers
 from pipelines.containers import places
 from pipelines.local_run import run_locally
 from tests.pipelines import container_engine
-from tests.pipelines.test_local_run import ROOT, SLEEPER, _runs, broken, gated
+from tests.pipelines.test_local_run import SLEEPER, _runs, broken, gated, sleeping
 from tfslim_core.errors import UsageError
 
 
@@ -146,18 +143,7 @@ def test_the_key_of_a_bucket_is_seen(engine, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_no_container_behind(engine, tmp_path, number):
-    program, folder = tmp_path / "sleeper.py", tmp_path / "tasks"
-    program.write_text(SLEEPER.replace('"run", told)', '"run", told, "docker")'))
-    folder.mkdir()
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    started = subprocess.Popen([sys.executable, program, folder], env=environment, stderr=subprocess.PIPE, text=True)
-    for _ in range(600):
-        files = [file for file in folder.iterdir() if file.is_file() and file.read_text()]
-        if len(files) == 2 or started.poll() is not None:
-            break
-        time.sleep(0.1)
-    pids = [int(pid) for file in files for pid in file.read_text().split()]
-    assert len(pids) == 4
+    started, _, pids = sleeping(tmp_path, SLEEPER.replace('"run", told)', '"run", told, "docker")'))
     started.send_signal(number)
     assert "KeyboardInterrupt" in started.communicate(timeout=60)[1]
     assert not [pid for pid in pids if _runs(pid)]

@@ -234,13 +234,13 @@ def _runs(pid):
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_an_interrupted_run_leaves_no_process_behind(tmp_path, number):
-    program, folder = tmp_path / "sleeper.py", tmp_path / "tasks"
-    program.write_text(SLEEPER)  # kfp reads the source of a component
+def sleeping(tmp_path, program=SLEEPER):
+    """A run of which two tasks sleep, the folder that they write to, and the four processes of the tasks."""
+    file, folder = tmp_path / "sleeper.py", tmp_path / "tasks"
+    file.write_text(program)  # kfp reads the source of a component
     folder.mkdir()
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    started = subprocess.Popen([sys.executable, program, folder], env=environment, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    started = subprocess.Popen([sys.executable, file, folder], env=environment, stderr=subprocess.PIPE, text=True)
     for _ in range(600):
         files = [file for file in folder.iterdir() if file.is_file() and file.read_text()]
         if len(files) == 2 or started.poll() is not None:
@@ -248,6 +248,12 @@ def test_an_interrupted_run_leaves_no_process_behind(tmp_path, number):
         time.sleep(0.1)
     pids = [int(pid) for file in files for pid in file.read_text().split()]
     assert len(pids) == 4
+    return started, folder, pids
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_an_interrupted_run_leaves_no_process_behind(tmp_path, number):
+    started, folder, pids = sleeping(tmp_path)
     started.send_signal(number)
     said = started.communicate(timeout=60)[1]
     if number in (signal.SIGINT, signal.SIGTERM):
