@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import children
+from benchmarks.examples_file import examples_file
 from benchmarks.memory import FamilyPeak, peak, reset_peak
 from benchmarks.places import OUT
 from benchmarks.sheets import Sheet
@@ -94,7 +95,7 @@ def _small(folder: Path, count: int) -> tuple[Path, Path]:
     random = np.random.default_rng(1)
     for number in range(0, count, _FILE):
         rows = random.normal(size=(min(_FILE, count - number), _WIDTH)).astype(np.float32)
-        np.savez(folder / f"{number:08}.npz", x=rows)
+        examples_file(folder / f"{number:08}", {"x": rows})
     return tiny_models.linear(folder / "a", weights), tiny_models.linear(folder / "b", weights * 1.001)
 
 
@@ -102,7 +103,7 @@ def _shared(folder: Path, what: str, count: int) -> tuple[Path, Path]:
     """A model, twice, and data for it in files of equal size."""
     subject = _SUBJECTS[what](count)
     for number, rows in enumerate(np.array_split(np.arange(len(subject)), _PORTIONS)):
-        np.savez(folder / f"{number}.npz", **{key: value[rows] for key, value in subject.inputs.items()})
+        examples_file(folder / f"{number}", {key: value[rows] for key, value in subject.inputs.items()})
     return subject.path, subject.path
 
 

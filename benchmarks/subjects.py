@@ -78,7 +78,7 @@ def guesslang_pieces(count: int, length: int = 1_000) -> Subject:
     """The same on pieces of real source files, which are as many as are asked for if there are."""
     texts = source_files()
     pieces = [text[start : start + length] for text in texts for start in range(0, len(text), length)]
-    inputs = {"inputs": np.array([piece.encode(errors="replace")[:length] for piece in pieces[:count]], f"S{length}")}
+    inputs = {"inputs": np.array([piece.encode() for piece in pieces[:count]], f"S{length}")}
     return replace(guesslang(), inputs=inputs, asked=f"{count:,} pieces of real source files")
 
 
